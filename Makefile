@@ -1,0 +1,23 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# For GNU make and BSD make. Each target is one call of a script; needs git, make and Python 3.11 or newer with venv,
+# on Debian 12 or newer, as root or as a user with sudo that asks for no password.
+
+.PHONY: help demo test test-long lint format cluster cluster-stop bench bench-dispatch clean
+
+help:
+	@echo 'make demo            build real packages on a cluster of one machine, and show what came of it'
+	@echo 'make test            unit tests on every Python, then everything against a cluster of three machines'
+	@echo 'make test-long       the tests that take minutes each'
+	@echo 'make lint            the quality gates'
+	@echo 'make format          format the Python files'
+	@echo 'make cluster         start three build machines on loopback addresses and print their inventory'
+	@echo 'make cluster-stop    stop them, leaving nothing behind'
+	@echo 'make bench           all benchmarks'
+	@echo 'make bench-dispatch  what one dispatch costs'
+	@echo 'make clean           stop the cluster and remove everything that these targets made'
+
+demo test test-long lint format cluster cluster-stop bench bench-dispatch clean:
+	@sh tests/tools/make.sh $@

@@ -1,0 +1,101 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Controller half of build_package: send what the build needs, then wait for its end whatever the connection does."""
+
+from __future__ import annotations
+
+import functools
+import typing as t
+
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext, lease_job
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import BuildRequest, make_request
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._results import one_line
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
+    LEASE_ARGUMENT,
+    StepAction,
+    StepFailed,
+    Watch,
+    display,
+)
+
+PROGRESS_INTERVAL = 60.0  # seconds of build between two lines of progress
+SLACK = 45.0  # seconds a reply may take beyond the poll itself before the client counts as frozen
+
+
+class ActionModule(StepAction):
+    """Start the build or attach to it, and wait for its end by long poll."""
+
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {"lease": LEASE_ARGUMENT, "chroot": {"type": "dict", "required": True}}
+
+    def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        lease, machine = arguments["lease"], arguments["lease"]["machine"]
+        job = lease_job(lease)
+        context = self.context(task_vars, machine=machine, package=job.package)
+        if self.check_mode:
+            return {"changed": True, "status": {}}
+        queue = context.queue
+        held = context.lease(lease)
+        with make_request(context, lease, arguments["chroot"]) as request:
+            for warning in request.warnings:
+                display.warning(warning)
+            if held.build_token is None:
+                # Remembered before anything starts: whoever adopts the job knows that such a build may exist.
+                held = queue.update(held, build_token=held.token)
+            with Watch(queue, held) as watch:
+                status = self._wait(context, lease, request, task_vars, watch)
+        return {"changed": True, "status": status}
+
+    def _wait(
+        self,
+        context: StepContext,
+        lease: dict[str, t.Any],
+        request: BuildRequest,
+        task_vars: dict[str, t.Any],
+        watch: Watch,
+    ) -> dict[str, t.Any]:
+        settings, machine = context.settings, lease["machine"]
+        attach = {"lease": lease, "scratchdir": settings.scratchdir, "wait": settings.poll_interval}
+        start: dict[str, t.Any] | None = {**attach, "request": request.build, "script": request.script}
+        shown = 0.0
+        while True:
+            reply = self.persistently(
+                lambda: self.remote(
+                    "build_package", start or attach, task_vars, machine=machine, limit=settings.poll_interval + SLACK
+                ),
+                watch,
+                machine=machine,
+                patience=settings.reconnect_timeout,
+            )
+            status = reply["status"]
+            if reply["state"] == "ended":
+                return t.cast("dict[str, t.Any]", status)
+            if reply["state"] == "waiting":
+                self._supply(request, reply, machine, watch, context.settings.reconnect_timeout)
+                continue
+            start = None  # it has begun; from now on it is enough to attach
+            if status.get("seconds", 0.0) - shown >= PROGRESS_INTERVAL:
+                shown = status["seconds"]
+                last = one_line(status.get("last_line"), 200)
+                display.display(f"{lease['package']} on {machine}: {one_line(status.get('phase'), 40)}, {shown:.0f} s: {last}")
+
+    def _supply(
+        self, request: BuildRequest, reply: dict[str, t.Any], machine: str, watch: Watch, patience: float
+    ) -> None:
+        """Send the files that the client asks for; it may ask only for what the request offered."""
+        for problem in reply["problems"]:
+            display.warning(f"Machine {machine}: {one_line(problem, 300)}")
+        for need in reply["needs"]:
+            sha256 = str(need.get("sha256"))
+            local = request.offered.get(sha256)
+            if local is None:
+                raise StepFailed(
+                    f"Machine {machine} asks for {str(need)[:200]}, which was not offered to it.",
+                    reason="client",
+                    infrastructure=True,
+                )
+            remote = f"{reply['incoming']}/{sha256}.part"
+            self.persistently(
+                functools.partial(self.send, local, remote, machine=machine), watch, machine=machine, patience=patience
+            )

@@ -1,0 +1,103 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Controller half of claim_machine: validate everything, then take a slot."""
+
+from __future__ import annotations
+
+import os
+import time
+import typing as t
+
+from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import passed_over
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import check_space
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction, display, end_orphan
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import Identity
+
+MESSAGE_INTERVAL = 60.0  # seconds between two lines that say that it still waits
+
+
+class ActionModule(StepAction):
+    """Claim the least loaded machine; adopt the job of a dispatch that died."""
+
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
+        "package": {"type": "str", "required": True},
+        "attempts": {"type": "list", "elements": "dict", "default": []},
+    }
+
+    def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        context = self.context(task_vars, package=arguments["package"].partition("=")[0])
+        settings, queue = context.settings, context.queue
+        package, _version = context.system.parse_request(arguments["package"])
+        job = Job.checked(settings.arch, settings.branch, package)
+        why = read_duds(context.layout.duds).get(package)
+        if why is not None and not settings.trybroken:
+            return _not_tried(package, why)
+        check_space(context.layout.branch_directory, min_free=settings.min_free)
+        candidates, others = self.candidates(context, task_vars)
+        if self.check_mode:
+            return {"changed": True, "not_candidates": others, **_prediction(job, queue.choose(candidates))}
+        started = time.monotonic()
+        lease = queue.claim(
+            job,
+            candidates,
+            self.owner,
+            passed_over=passed_over(arguments["attempts"]),
+            wait=None,
+            poll=settings.retry_interval,
+            on_wait=_WaitMessages(job),
+            still_wanted=_ParentWatch(),
+        )
+        queue_id = queue.id()
+        recorded = lease.build_token is not None and context.store.built(Identity(queue_id, lease.build_token)) is not None
+        return {
+            "changed": True,
+            "lease": lease_facts(lease, queue_id),
+            "adopted": lease.adopted,
+            "recorded": recorded,
+            "waited": round(time.monotonic() - started, 3),
+            "not_candidates": others,
+        }
+
+
+def _not_tried(package: str, why: str) -> dict[str, t.Any]:
+    message = f"{package} is a dud ({why}) and was not tried. Set portbuild_trybroken to try it all the same."
+    return {"changed": False, "outcome": {"outcome": "dud", "reason": "dud", "msg": message, "again": False}}
+
+
+def _prediction(job: Job, machine: str | None) -> dict[str, t.Any]:
+    """Return what check mode says: the lease that would be taken now carries no valid token."""
+    if machine is None:
+        message = f"{job.package} would wait: no build machine has room now."
+        return {"outcome": {"outcome": "predicted", "reason": "", "msg": message, "again": False}}
+    lease = {**job._asdict(), "machine": machine, "queue": "", "token": 0}
+    return {"lease": lease, "adopted": False, "recorded": False, "waited": 0.0}
+
+
+class _ParentWatch:
+    """Tells the wait that nobody wants its result any more."""
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+
+    def __call__(self) -> bool:
+        if os.getppid() != self._parent:
+            end_orphan()
+        return True
+
+
+class _WaitMessages:
+    """Says now and then that, and for what, the claim waits."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._said = -MESSAGE_INTERVAL
+
+    def __call__(self, waited: float) -> None:
+        if waited - self._said >= MESSAGE_INTERVAL:
+            self._said = waited
+            display.display(f"{self._job.package} has waited {waited:.0f} s for a machine: all are busy.")

@@ -1,0 +1,146 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What a build machine may get rid of: chroots that no lease owns, and files that nobody has used for long."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import typing as t
+
+from ._bases import all_bases, remove_base
+from ._chroots import KEPT, UNCOLLECTED, Chroot, ChrootStore, Stray
+from ._errors import PortbuildError
+from ._names import Job
+from ._trash import throw_away, trash
+
+DAY = 86400.0
+_INCOMING_DAYS = 1.0  # a transfer that takes longer is dead
+
+
+class Owned(t.NamedTuple):
+    """What the controller knows of a queue: its identity, the newest token it gave out, and the jobs that have leases."""
+
+    queue: str
+    token: int
+    jobs: frozenset[Job]
+
+
+class Bounds(t.NamedTuple):
+    """For how long what is kept of."""
+
+    keep_max: int = 5
+    keep_days: float = 7
+    cache_days: float = 30
+    base_days: float = 30
+    bases: frozenset[str] = frozenset()  # bindists that are current, whether used or not
+
+
+class Goer(t.NamedTuple):
+    """Something that goes, and why. C(relative) is its path in the scratch directory."""
+
+    relative: str
+    why: str
+    chroot: Chroot | Stray | None = None
+
+
+def surplus(chroots: t.Iterable[Chroot], *, keep_max: int, oldest: float = 0.0) -> list[Chroot]:
+    """Return the kept chroots that are too many, or were made before C(oldest)."""
+    kept = sorted((chroot for chroot in chroots if chroot.marker.state == KEPT), key=lambda chroot: -chroot.marker.created)
+    return [chroot for number, chroot in enumerate(kept) if number >= keep_max or chroot.marker.created < oldest]
+
+
+def is_unowned(chroot: Chroot, owned: Owned) -> bool:
+    """Return whether the chroot is the queue's and no lease goes with it.
+
+    One with a newer token than the list of leases was claimed after that was made.
+    """
+    marker = chroot.marker
+    return marker.queue == owned.queue and marker.token <= owned.token and chroot.job not in owned.jobs
+
+
+def uncollected(chroots: t.Iterable[Chroot], owned: Owned | None, *, oldest: float) -> list[Chroot]:
+    """Return the chroots that no lease owns but that hold results of a build that ended."""
+    return [
+        chroot
+        for chroot in chroots
+        if owned is not None and is_unowned(chroot, owned) and chroot.ended and chroot.marker.state != KEPT and chroot.marker.created >= oldest
+    ]
+
+
+def plan(store: ChrootStore, owned: Owned | None, bounds: Bounds, now: float) -> list[Goer]:
+    """Return everything that goes. Without C(owned), chroots of unknown ownership stay."""
+    chroots, strays = store.survey()
+    oldest = now - bounds.keep_days * DAY
+    too_many = surplus(chroots, keep_max=bounds.keep_max, oldest=oldest)
+    staying = uncollected(chroots, owned, oldest=oldest)
+
+    def relative(chroot: Chroot) -> str:
+        return os.path.relpath(chroot.path, store.scratch)
+
+    goers = [
+        Goer(relative(chroot), f"It was left for debugging; {bounds.keep_max} are kept, for {bounds.keep_days:g} days.", chroot)
+        for chroot in too_many
+    ]
+    if owned is not None:
+        goers += [
+            Goer(relative(chroot), _why_unowned(chroot), chroot)
+            for chroot in chroots
+            if chroot.marker.state != KEPT and chroot not in staying and is_unowned(chroot, owned)
+        ]
+    goers += [Goer(stray.relative, stray.why, stray) for stray in strays if not stray.running]
+    goers += _bases(store.scratch, chroots, bounds, now)
+    goers += _files(store.scratch, bounds, now)
+    goers += [Goer(f"trash/{name}", "Its removal is not finished.") for name in trash(store.scratch)]
+    return goers
+
+
+def _why_unowned(chroot: Chroot) -> str:
+    what = "its build runs" if chroot.running else f"it is {chroot.marker.state}"
+    if chroot.marker.state == UNCOLLECTED or chroot.ended:
+        what = "nobody has come for its results"
+    return f"No lease owns it: {what}."
+
+
+def _bases(scratch: str, chroots: list[Chroot], bounds: Bounds, now: float) -> t.Iterator[Goer]:
+    used = {chroot.marker.base for chroot in chroots} | bounds.bases
+    for base in all_bases(scratch):
+        last = base.installed
+        with contextlib.suppress(OSError):
+            last = max(last, os.stat(f"{base.path}.json").st_mtime)
+        if base.sha256 not in used and now - last > bounds.base_days * DAY:
+            yield Goer(f"bases/{base.sha256}", f"The bindist was not used for {(now - last) / DAY:.0f} days.")
+
+
+def _files(scratch: str, bounds: Bounds, now: float) -> t.Iterator[Goer]:
+    for directory, days in (("cache/inputs", bounds.cache_days), ("cache/archives", bounds.cache_days), ("incoming", _INCOMING_DAYS)):
+        with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(scratch, directory)) as entries:
+            for entry in entries:
+                found = entry.stat(follow_symlinks=False)
+                # More than one link: a job is using it right now.
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and now - max(found.st_mtime, found.st_atime) > days * DAY:
+                    yield Goer(f"{directory}/{entry.name}", f"It was not used for {(now - found.st_mtime) / DAY:.0f} days.")
+
+
+def carry_out(store: ChrootStore, goers: t.Iterable[Goer]) -> list[tuple[Goer, str]]:
+    """Throw away what goes; return what could not, and why."""
+    problems = []
+    for goer in goers:
+        try:
+            if goer.chroot is not None:
+                store.discard(goer.chroot)
+            elif goer.relative.startswith("bases/"):
+                remove_base(store.scratch, os.path.basename(goer.relative))
+            elif not goer.relative.startswith("trash/"):
+                throw_away(store.scratch, goer.relative)
+        except FileNotFoundError:
+            pass
+        except (OSError, PortbuildError) as error:
+            problems.append((goer, str(error)))
+    return problems

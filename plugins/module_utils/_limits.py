@@ -1,0 +1,455 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What a job may use at most: memory and processes (by control groups where there are any), disk.
+
+A limit that is exceeded ends the job with a reason of its own, so a limit is watched from outside: a build that
+merely fails because something was refused could not be told from a broken one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+import typing as t
+
+MEMORY_REASON = "out_of_memory"
+DISK_REASON = "disk_full"
+MACHINE_DISK_REASON = "machine_disk_full"
+
+_PARENT = "portbuild"
+_PAGE = 4096
+
+
+class Exceeded(t.NamedTuple):
+    """A limit that was exceeded. C(infrastructure) is set when not the job but the machine is to blame."""
+
+    reason: str
+    detail: str
+    infrastructure: bool = False
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return stream.read()
+
+
+def _write(path: str, value: str) -> None:
+    # No O_CREAT: a control file that does not exist is an error, not a new file.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _counter(path: str, name: str) -> int:
+    """Return one number of a file made of C(name number) lines, 0 if it is not there."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in _read(path).splitlines():
+            key, _separator, value = line.partition(" ")
+            if key == name:
+                return int(value)
+    return 0
+
+
+class MemoryControl:
+    """The memory and process limits of one job. This class limits nothing: what is left is watching from outside."""
+
+    kind = "none"
+
+    def __init__(self, directories: t.Sequence[str] = ()) -> None:
+        self.directories = list(directories)
+
+    def enter(self) -> None:
+        """Move the calling process into the groups."""
+        for directory in self.directories:
+            _write(os.path.join(directory, "cgroup.procs"), "0")
+
+    def killed(self) -> str:
+        """Return "job" if the kernel killed a process for the job's limit, "machine" if for lack of memory, else ""."""
+        return ""
+
+    def resident(self) -> int:
+        """Return the bytes of memory in use that cannot be dropped, 0 if unknown."""
+        return 0
+
+    def refused_processes(self) -> bool:
+        """Return whether a process could not be started for the limit of processes."""
+        return False
+
+    def limits_processes(self) -> bool:
+        """Return whether the number of processes is limited by a group."""
+        return False
+
+    def remove(self) -> None:
+        """Remove the groups; everything in them must be dead or dying."""
+        remove_groups(self.directories)
+
+
+class _Version2(MemoryControl):
+    kind = "cgroup2"
+
+    def __init__(self, directory: str, memory: int, processes: int) -> None:
+        super().__init__([directory])
+        self._directory = directory
+        self._processes = processes
+        if memory:
+            _write(self._file("memory.max"), str(memory))
+            with contextlib.suppress(OSError):  # no swap accounting
+                _write(self._file("memory.swap.max"), "0")
+        if processes:
+            _write(self._file("pids.max"), str(processes))
+
+    def _file(self, name: str) -> str:
+        return os.path.join(self._directory, name)
+
+    def killed(self) -> str:
+        events = self._file("memory.events")
+        if not _counter(events, "oom_kill"):
+            return ""
+        return "job" if _counter(events, "oom") else "machine"
+
+    def resident(self) -> int:
+        stat = self._file("memory.stat")
+        return _counter(stat, "anon") + _counter(stat, "shmem")
+
+    def refused_processes(self) -> bool:
+        return self._processes > 0 and _counter(self._file("pids.events"), "max") > 0
+
+    def limits_processes(self) -> bool:
+        return self._processes > 0
+
+
+class _Version1(MemoryControl):
+    kind = "cgroup1"
+
+    def __init__(self, memory_directory: str, pids_directory: str, memory: int, processes: int) -> None:
+        super().__init__([directory for directory in (memory_directory, pids_directory) if directory])
+        self._memory = memory_directory
+        self._pids = pids_directory
+        self._limit = memory
+        self._processes = processes
+        if memory:
+            _write(os.path.join(memory_directory, "memory.limit_in_bytes"), str(memory))
+            with contextlib.suppress(OSError):  # no swap accounting
+                _write(os.path.join(memory_directory, "memory.memsw.limit_in_bytes"), str(memory))
+        if processes and pids_directory:
+            _write(os.path.join(pids_directory, "pids.max"), str(processes))
+
+    def killed(self) -> str:
+        if not _counter(os.path.join(self._memory, "memory.oom_control"), "oom_kill"):
+            return ""
+        # The counter of refused charges stays at 0 on some kernels, but a job that was refused memory had reached
+        # its limit, to within what the kernel charges at once.
+        reached = self._number("memory.max_usage_in_bytes") >= self._limit - (1 << 20)
+        return "job" if self._limit and reached else "machine"
+
+    def _number(self, name: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            return int(_read(os.path.join(self._memory, name)))
+        return 0
+
+    def resident(self) -> int:
+        stat = os.path.join(self._memory, "memory.stat")
+        return _counter(stat, "total_rss") + _counter(stat, "total_shmem")
+
+    def refused_processes(self) -> bool:
+        return self.limits_processes() and _counter(os.path.join(self._pids, "pids.events"), "max") > 0
+
+    def limits_processes(self) -> bool:
+        return bool(self._pids) and self._processes > 0
+
+
+def _make(parent: str, name: str) -> str:
+    """Make the job's group below our parent group; what an earlier job of this name left is removed."""
+    directory = os.path.join(parent, _PARENT, name)
+    remove_groups([directory])
+    for dummy_attempt in range(5):
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(os.path.dirname(directory))
+        try:
+            os.mkdir(directory)
+            return directory
+        except FileNotFoundError:  # somebody else's last job removed the parent just now
+            continue
+    raise OSError(errno.EAGAIN, f"cannot make {directory}")
+
+
+def _enable(directory: str, controllers: t.Iterable[str]) -> None:
+    """Hand these controllers of a version 2 group down to the groups below it."""
+    path = os.path.join(directory, "cgroup.subtree_control")
+    missing = set(controllers) - set(_read(path).split())
+    if missing:
+        _write(path, " ".join(f"+{name}" for name in sorted(missing)))
+
+
+def _version2(root: str, name: str, memory: int, processes: int) -> MemoryControl:
+    controllers = {"memory", "pids"}
+    available = set(_read(os.path.join(root, "cgroup.controllers")).split())
+    if not controllers <= available:
+        raise OSError(errno.ENOSYS, f"{root} does not offer the controllers memory and pids")
+    _enable(root, controllers)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.join(root, _PARENT))
+    _enable(os.path.join(root, _PARENT), controllers)
+    return _Version2(_make(root, name), memory, processes)
+
+
+def _version1(root: str, name: str, memory: int, processes: int) -> MemoryControl:
+    memory_root, pids_root = os.path.join(root, "memory"), os.path.join(root, "pids")
+    if not os.path.exists(os.path.join(memory_root, "memory.limit_in_bytes")):
+        raise OSError(errno.ENOSYS, f"{memory_root} is not a memory controller")
+    directories = [_make(memory_root, name)]
+    pids_directory = ""
+    if os.path.exists(os.path.join(pids_root, "cgroup.procs")):
+        with contextlib.suppress(OSError):
+            pids_directory = _make(pids_root, name)
+            directories.append(pids_directory)
+    try:
+        return _Version1(directories[0], pids_directory, memory, processes)
+    except OSError:
+        remove_groups(directories)
+        raise
+
+
+def memory_control(
+    name: str, *, memory: int = 0, processes: int = 0, wanted: str = "auto", root: str = "/sys/fs/cgroup"
+) -> MemoryControl:
+    """Make the best control there is, found by trying: cgroup version 2, version 1, none."""
+    if wanted != "off":
+        for make in (_version2, _version1):
+            try:
+                return make(root, name, memory, processes)
+            except OSError:
+                continue
+    return MemoryControl()
+
+
+def control_kind(root: str = "/sys/fs/cgroup") -> str:
+    """Return the kind of control that a job would get here: C(cgroup2), C(cgroup1) or C(none). For machine_info."""
+    control = memory_control(f"probe-{os.getpid()}", root=root)
+    control.remove()
+    return control.kind
+
+
+def remove_groups(directories: t.Iterable[str], *, timeout: float = 5.0) -> bool:
+    """Remove control groups, waiting a little for what is dying in them; return whether they are gone."""
+    gone = True
+    deadline = time.monotonic() + timeout
+    for directory in directories:
+        if os.path.basename(os.path.dirname(directory)) != _PARENT:
+            continue  # never anything that this module did not make
+        while True:
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                if error.errno == errno.EBUSY and time.monotonic() < deadline:
+                    _kill_members(directory)
+                    time.sleep(0.01)
+                    continue
+                gone = False
+            break
+        with contextlib.suppress(OSError):
+            os.rmdir(os.path.dirname(directory))  # the last one turns off the light
+    return gone
+
+
+def _kill_members(directory: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        for pid in _read(os.path.join(directory, "cgroup.procs")).split():
+            if int(pid) > 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+
+
+class MemoryWatch:
+    """Notices that a job exceeded its memory limit, by its control group or else by adding up its processes."""
+
+    def __init__(self, control: MemoryControl, limit: int) -> None:
+        self._control = control
+        self._limit = limit
+        self.peak = 0
+
+    def check(self, namespace: str) -> Exceeded | None:
+        """C(namespace) is the PID namespace of the running step as in /proc/PID/ns/pid."""
+        grouped = self._control.kind != "none"
+        used = self._control.resident() if grouped else resident_in_namespace(namespace)
+        self.peak = max(self.peak, used)
+        killed = self._control.killed()
+        if killed == "machine":
+            return Exceeded(MEMORY_REASON, "The machine ran out of memory and the kernel killed a process.", True)
+        if killed or (not grouped and self._limit and used > self._limit):
+            return Exceeded(MEMORY_REASON, f"The build needed more than its {self._limit} bytes of memory.")
+        return None
+
+
+def resident_in_namespace(namespace: str) -> int:
+    """Add up the memory of the processes in a PID namespace; what they share is counted once per process."""
+    total = 0
+    if not namespace:
+        return total
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            if os.readlink(f"/proc/{entry}/ns/pid") == namespace:
+                fields = _read(f"/proc/{entry}/statm").split()
+                total += (int(fields[1]) - int(fields[2])) * _PAGE
+    return total
+
+
+class DiskWatch:
+    """Notices that a job exceeds its disk limit, or that the machine's disk is full.
+
+    Scanning a tree costs seconds, asking the file system costs nothing. What was written to the file system since
+    the last scan bounds what the job can have written; only when this bound exceeds the limit is the job's own usage
+    scanned, in a child, so that nothing waits for it.
+    """
+
+    _SLOW = 60.0  # a neighbour's deletions can hide our writing from the file system's figures: look now and then
+
+    def __init__(
+        self,
+        path: str,
+        usage: t.Callable[[], int],
+        *,
+        limit: int = 0,
+        min_free: int = 0,
+        own: str = "",
+        begin_child: t.Callable[[], None] = lambda: None,
+        monotonic: t.Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Watch a job whose disk usage C(usage) scans.
+
+        C(own) is the mount point of a file system that belongs to the job alone (tmpfs): full is full.
+        C(begin_child) is called first in the process that scans.
+        """
+        self._path = path
+        self._usage = usage
+        self._limit = limit
+        self._min_free = min_free
+        self._own = own
+        self._begin_child = begin_child
+        self._monotonic = monotonic
+        self._used = self._blocks()
+        self._written = 0  # since the last scan began: the sum of all growth, as shrinking is not the job's merit
+        self._scanned = 0
+        self._scan: _Scan | None = None
+        self._next_scan = 0.0
+        self._forced_scan = monotonic() + self._SLOW
+
+    def _blocks(self) -> int:
+        status = os.statvfs(self._path)
+        return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+    def check(self) -> Exceeded | None:
+        """Look, cheaply; call this every half second or so."""
+        return self._check_own() or self._check_machine() or self._check_limit()
+
+    def _check_own(self) -> Exceeded | None:
+        if not self._own:
+            return None
+        status = os.statvfs(self._own)
+        if status.f_blocks and (status.f_bavail == 0 or (status.f_files and status.f_ffree == 0)):
+            return Exceeded(DISK_REASON, f"The build filled its {status.f_blocks * status.f_frsize} bytes of disk.")
+        return None
+
+    def _check_machine(self) -> Exceeded | None:
+        status = os.statvfs(self._path)
+        free = status.f_bavail * status.f_frsize
+        if self._min_free and free < self._min_free:
+            return Exceeded(
+                MACHINE_DISK_REASON, f"Only {free} bytes are free on the machine, {self._min_free} are wanted.", True
+            )
+        if status.f_files and status.f_favail < min(1000, status.f_files // 100):
+            return Exceeded(MACHINE_DISK_REASON, f"Only {status.f_favail} inodes are free on the machine.", True)
+        return None
+
+    def _check_limit(self) -> Exceeded | None:
+        if not self._limit or self._own:
+            return None
+        used = self._blocks()
+        self._written += max(0, used - self._used)
+        self._used = used
+        self._finish_scan()
+        if self._scanned > self._limit:
+            return Exceeded(DISK_REASON, f"The build wrote {self._scanned} bytes, {self._limit} are allowed.")
+        now = self._monotonic()
+        suspicious = self._scanned + self._written > self._limit and now >= self._next_scan
+        if self._scan is None and (suspicious or now >= self._forced_scan):
+            self._written = 0
+            self._scan = _Scan(self._usage, self._begin_child, now)
+        return None
+
+    def _finish_scan(self) -> None:
+        if self._scan is None or not self._scan.finished():
+            return
+        now = self._monotonic()
+        took = now - self._scan.started
+        if self._scan.result is not None:
+            self._scanned = self._scan.result
+        self._next_scan = now + max(1.0, 5 * took)  # at most a sixth of the time is spent scanning
+        self._forced_scan = now + max(self._SLOW, 50 * took)
+        self._scan = None
+
+    def final(self) -> Exceeded | None:
+        """Scan now, for a step that has just failed: was it for lack of disk?"""
+        exceeded = self._check_own() or self._check_machine()
+        if exceeded or not self._limit or self._own or self._scanned + self._written <= self._limit:
+            return exceeded
+        self.close()
+        with contextlib.suppress(OSError):
+            self._scanned = self._usage()
+        return self._check_limit()
+
+    def close(self) -> None:
+        """End a scan that still runs."""
+        if self._scan is not None:
+            self._scan.cancel()
+            self._scan = None
+
+
+class _Scan:
+    """Usage being scanned in a child process."""
+
+    def __init__(self, usage: t.Callable[[], int], begin: t.Callable[[], None], started: float) -> None:
+        self.started = started
+        self.result: int | None = None
+        self._pipe, write = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                begin()
+                os.write(write, str(usage()).encode())
+            finally:
+                os._exit(0)
+        os.close(write)
+
+    def finished(self) -> bool:
+        try:
+            answer = os.read(self._pipe, 100)
+        except BlockingIOError:
+            return False
+        with contextlib.suppress(ValueError):
+            self.result = int(answer)
+        self._reap()
+        return True
+
+    def cancel(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        self._reap()
+
+    def _reap(self) -> None:
+        os.waitpid(self._pid, 0)
+        os.close(self._pipe)

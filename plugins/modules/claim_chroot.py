@@ -1,0 +1,250 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: claim_chroot
+short_description: Claim a clean chroot for a package on a build machine
+version_added: 1.0.0
+description:
+  - Makes the directory of the job on the build machine, in one step, marks it with the job and the token of its lease, and prepares it to be built in.
+  - Asked again for the same job it returns the same chroot, marked with the newer token. A build that runs in it is left alone;
+    results of a build that ended are kept, so that they can be collected; what is left of an attempt that came to nothing is thrown away.
+  - A token older than that of the marker is refused, and so is the chroot of another controller's queue.
+  - Counts the chroots of all architectures on the machine, and refuses to make more than O(maxjobs).
+  - When used as a step of a dispatch, O(lease) is all that is to be given; the other options come from the C(portbuild_) variables.
+author:
+  - The portbuild.cluster authors (@portbuild)
+extends_documentation_fragment:
+  - portbuild.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  lease:
+    description: The lease, as returned by M(portbuild.cluster.claim_machine).
+    type: dict
+    required: true
+    suboptions:
+      arch:
+        description: The target architecture.
+        type: str
+        required: true
+      branch:
+        description: The branch.
+        type: str
+        required: true
+      package:
+        description: The name of the package.
+        type: str
+        required: true
+      machine:
+        description: The name of the build machine. Not used on the machine itself.
+        type: str
+      queue:
+        description: The identity of the queue directory that the lease is from.
+        type: str
+        required: true
+      token:
+        description: The token of the lease.
+        type: int
+        required: true
+  scratchdir:
+    description: The directory on the build machine under which bases, chroots and caches stand.
+    type: path
+    default: /var/portbuild
+  maxjobs:
+    description: How many jobs the machine may run at once.
+    type: int
+    default: 1
+  backend:
+    description:
+      - How chroots are made.
+      - V(auto) takes the best one that works on the machine, which is found out by trying. It never takes V(tmpfs), which needs memory for all that a build writes.
+    type: str
+    choices: [auto, overlay, directory, tmpfs]
+    default: auto
+  base:
+    description: The SHA-256 of the bindist to make the chroot from.
+    type: str
+    required: true
+  client_user:
+    description: The account that collects the results.
+    type: str
+    default: root
+  min_free:
+    description: With less free space than this many bytes in O(scratchdir) nothing is claimed.
+    type: int
+    default: 0
+  orphans:
+    description:
+      - Jobs of the same queue that hold no slot any more. They count against O(maxjobs) only while something of them runs.
+      - Without this list, a chroot of the same queue in which nothing runs counts for the first minute.
+    type: list
+    elements: dict
+    suboptions:
+      arch:
+        description: The target architecture.
+        type: str
+        required: true
+      branch:
+        description: The branch.
+        type: str
+        required: true
+      package:
+        description: The name of the package.
+        type: str
+        required: true
+seealso:
+  - module: portbuild.cluster.claim_machine
+  - module: portbuild.cluster.clean_chroot
+"""
+
+EXAMPLES = r"""
+---
+- name: Claim a chroot on the machine of the lease
+  portbuild.cluster.claim_chroot:
+    lease: "{{ claim.lease }}"
+  delegate_to: "{{ claim.lease.machine }}"
+  register: chroot
+"""
+
+RETURN = r"""
+chroot:
+  description: The directory of the chroot on the build machine.
+  returned: success
+  type: str
+  sample: /var/portbuild/chroots/debian-amd64/bookworm/hello
+backend:
+  description: How the chroot is made.
+  returned: success
+  type: str
+  sample: overlay
+base:
+  description: The SHA-256 of the bindist the chroot is made from.
+  returned: success
+  type: str
+  sample: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+state:
+  description: Whether the chroot is V(claimed), with nothing started in it, or a build of the job was V(started) in it.
+  returned: success
+  type: str
+  sample: claimed
+running:
+  description: Whether a build of the job runs in it.
+  returned: success
+  type: bool
+  sample: false
+build_token:
+  description: The token under which the build in it was started, V(none) if none was.
+  returned: success
+  type: int
+  sample: 17
+status:
+  description: Of a build in it, how far it is or how it ended; empty if none was started.
+  returned: success
+  type: dict
+  sample: {state: running, phase: build, reason: null, seconds: 12.5}
+jobs:
+  description: What the machine is busy with.
+  returned: when the machine is full
+  type: list
+  elements: dict
+  sample: [{arch: debian-amd64, branch: bookworm, package: dash, state: started, running: true, token: 16}]
+reason:
+  description:
+    - Why the chroot could not be claimed, in a word for programs; V(machine_full), V(stale), V(foreign_chroot), V(base_missing), V(backend),
+      V(chroot_busy), V(bad_marker), V(machine_disk_full), V(unsafe_path), V(name) or V(client).
+  returned: failure
+  type: str
+  sample: machine_full
+infrastructure:
+  description: Whether the machine is to blame, so that the job should be tried on another one.
+  returned: failure
+  type: bool
+  sample: true
+"""
+
+import errno
+import os
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._backends import choose
+from ..module_utils._bases import note_use
+from ..module_utils._chroots import Chroot, ChrootStore
+from ..module_utils._modules import LEASE_ARGUMENT, SCRATCH_ARGUMENT, failing_properly, lease_job
+from ..module_utils._names import Job
+from ..module_utils._trash import empty_trash
+
+_NAME: dict[str, t.Any] = {"type": "str", "required": True}
+
+ARGUMENTS: dict[str, t.Any] = {
+    "lease": LEASE_ARGUMENT,
+    "scratchdir": SCRATCH_ARGUMENT,
+    "maxjobs": {"type": "int", "default": 1},
+    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"], "default": "auto"},
+    "base": {"type": "str", "required": True},
+    "client_user": {"type": "str", "default": "root"},
+    "min_free": {"type": "int", "default": 0},
+    "orphans": {"type": "list", "elements": "dict", "options": {"arch": _NAME, "branch": _NAME, "package": _NAME}},
+}
+
+_TOLD_OF_STATUS = ("state", "phase", "step", "reason", "infrastructure", "detail", "exit", "signal", "seconds", "token")
+
+
+def told(chroot: Chroot) -> dict[str, t.Any]:
+    """Return what the step returns of the chroot."""
+    return {
+        "chroot": chroot.path,
+        "backend": chroot.marker.backend,
+        "base": chroot.marker.base,
+        "state": chroot.marker.state,
+        "running": chroot.running,
+        "build_token": chroot.marker.build_token,
+        "status": {key: chroot.status[key] for key in _TOLD_OF_STATUS if key in chroot.status},
+    }
+
+
+def check_space(scratch: str, wanted: int) -> None:
+    """Raise the error that a full disk would, before it is one."""
+    found = os.statvfs(scratch)
+    if found.f_bavail * found.f_frsize < wanted:
+        raise OSError(errno.ENOSPC, f"{found.f_bavail * found.f_frsize} bytes are free in {scratch}, at least {wanted} are needed")
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    params = module.params
+    with failing_properly(module):
+        scratch, lease, job = params["scratchdir"], params["lease"], lease_job(params["lease"])
+        store = ChrootStore(scratch)
+        check_space(scratch, params["min_free"])
+        backend = choose(scratch, params["backend"])[0]
+        orphans = None if params["orphans"] is None else [Job.checked(**orphan) for orphan in params["orphans"]]
+        wanted: dict[str, t.Any] = {
+            **{name: lease[name] for name in ("queue", "token")},
+            **{name: params[name] for name in ("maxjobs", "base")},
+            "backend": backend,
+            "orphans": orphans,
+        }
+        before = store.would_claim(job, **wanted)
+        if module.check_mode:
+            new = {"chroot": store.path(job), "backend": backend, "base": params["base"], "state": "claimed"}
+            module.exit_json(changed=before is None, **(told(before) if before else {**new, "running": False, "status": {}}))
+        chroot = store.claim(job, client_user=params["client_user"], **wanted)
+        note_use(scratch, params["base"])
+        empty_trash(scratch)
+        module.exit_json(changed=before is None or before.marker != chroot.marker, **told(chroot))
+
+
+if __name__ == "__main__":
+    main()

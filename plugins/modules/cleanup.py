@@ -1,0 +1,176 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: cleanup
+short_description: Remove from a build machine what nobody owns
+version_added: 1.0.0
+description:
+  - Throws away chroots that no lease owns, ending what runs in them; directories that are no chroots; chroots that were left for debugging, when they are
+    too many or too old; files in the caches, transfers and bindists that were not used for long; and what an interrupted removal left.
+  - A chroot that no lease owns but that holds the results of a build that ended stays for O(keep_days) and is reported in RV(uncollected).
+  - Chroots of other controllers' queues are left alone.
+  - When used by the playbook, all options come from the queue and from the C(portbuild_) variables.
+author:
+  - The portbuild.cluster authors (@portbuild)
+extends_documentation_fragment:
+  - portbuild.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  scratchdir:
+    description: The directory on the build machine under which bases, chroots and caches stand.
+    type: path
+    default: /var/portbuild
+  queue:
+    description:
+      - The identity of the queue directory that O(owned) is of.
+      - Without it no chroot is removed for want of a lease.
+    type: str
+  token:
+    description: The newest token of the queue when O(owned) was listed. Chroots with a newer one were claimed since, and are left alone.
+    type: int
+    default: 0
+  owned:
+    description: The jobs of the queue that have a lease on this machine, held leases included.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      arch:
+        description: The target architecture.
+        type: str
+        required: true
+      branch:
+        description: The branch.
+        type: str
+        required: true
+      package:
+        description: The name of the package.
+        type: str
+        required: true
+  bases:
+    description: The SHA-256 of each bindist that is current; they stay, used or not.
+    type: list
+    elements: str
+    default: []
+  keep_max:
+    description: How many chroots that were left for debugging are kept. The oldest go first.
+    type: int
+    default: 5
+  keep_days:
+    description: For how many days a chroot that was left for debugging, or that nobody collects, is kept.
+    type: float
+    default: 7
+  cache_days:
+    description: For how many days an unused file stays in the caches.
+    type: float
+    default: 30
+  base_days:
+    description: For how many days an unused bindist stays.
+    type: float
+    default: 30
+seealso:
+  - module: portbuild.cluster.clean_chroot
+  - module: portbuild.cluster.machine_info
+"""
+
+EXAMPLES = r"""
+---
+- name: Remove what nobody has used for long, whatever the leases
+  portbuild.cluster.cleanup:
+    cache_days: 10
+"""
+
+RETURN = r"""
+removed:
+  description: What was thrown away, and why.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - path: /var/portbuild/chroots/debian-amd64/bookworm/hello
+      why: "No lease owns it: it is claimed."
+uncollected:
+  description: Chroots that no lease owns but that hold results.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+problems:
+  description: What could not be thrown away, and why.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
+"""
+
+import time
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._chroots import ChrootStore
+from ..module_utils._cleanup import DAY, Bounds, Owned, carry_out, plan, uncollected
+from ..module_utils._modules import SCRATCH_ARGUMENT, failing_properly
+from ..module_utils._names import Job, check_sha256
+from ..module_utils._trash import empty_trash
+
+_NAME: dict[str, t.Any] = {"type": "str", "required": True}
+
+ARGUMENTS: dict[str, t.Any] = {
+    "scratchdir": SCRATCH_ARGUMENT,
+    "queue": {"type": "str"},
+    "token": {"type": "int", "default": 0, "no_log": False},
+    "owned": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"arch": _NAME, "branch": _NAME, "package": _NAME},
+    },
+    "bases": {"type": "list", "elements": "str", "default": []},
+    "keep_max": {"type": "int", "default": 5},
+    "keep_days": {"type": "float", "default": 7},
+    "cache_days": {"type": "float", "default": 30},
+    "base_days": {"type": "float", "default": 30},
+}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    params = module.params
+    with failing_properly(module):
+        store, now = ChrootStore(params["scratchdir"]), time.time()
+        jobs = frozenset(Job.checked(**job) for job in params["owned"])
+        owned = Owned(params["queue"], params["token"], jobs) if params["queue"] else None
+        bases = frozenset(check_sha256(base) for base in params["bases"])
+        bounds = Bounds(**{name: params[name] for name in Bounds._fields if name != "bases"}, bases=bases)
+        goers = plan(store, owned, bounds, now)
+        staying = uncollected(store.all(), owned, oldest=now - bounds.keep_days * DAY)
+        problems = [] if module.check_mode else carry_out(store, goers)
+        if not module.check_mode:
+            empty_trash(store.scratch, background=False)
+        failed = {goer.relative for goer, dummy_why in problems}
+        module.exit_json(
+            changed=len(goers) > len(problems),
+            removed=[
+                {"path": f"{store.scratch}/{goer.relative}", "why": goer.why}
+                for goer in goers
+                if goer.relative not in failed
+            ],
+            uncollected=[chroot.describe(now) for chroot in staying],
+            problems=[{"path": f"{store.scratch}/{goer.relative}", "why": why} for goer, why in problems],
+        )
+
+
+if __name__ == "__main__":
+    main()

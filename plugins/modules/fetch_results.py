@@ -1,0 +1,121 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: fetch_results
+version_added: 1.0.0
+author:
+  - The portbuild.cluster authors (@portbuild)
+short_description: Bring the log and the results of a build home
+description:
+  - Tells which files a build left on the build machine, each with its size and SHA-256, and checks that they are there.
+  - As a step of a role this is an action that copies them to the controller, as the login user and without become, under
+    temporary names, compares size and SHA-256, and renames them into place. What is documented here is what the action
+    asks the build machine for.
+extends_documentation_fragment:
+  - portbuild.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+options:
+  lease:
+    description: The lease of the job, as M(portbuild.cluster.claim_machine) returned it.
+    type: dict
+    required: true
+    suboptions:
+      arch:
+        description: The target architecture.
+        type: str
+        required: true
+      branch:
+        description: The branch.
+        type: str
+        required: true
+      package:
+        description: The package.
+        type: str
+        required: true
+      machine:
+        description: The build machine. Not used on the machine itself.
+        type: str
+      queue:
+        description: The identity of the queue directory.
+        type: str
+        required: true
+      token:
+        description: The token of the lease. One older than the chroot's is refused.
+        type: int
+        required: true
+  scratchdir:
+    description: The scratch directory of the build machine.
+    type: path
+    default: /var/portbuild
+  status:
+    description:
+      - How the build ended, as M(portbuild.cluster.build_package) returned it. The build machine is asked for it
+        otherwise.
+      - It is used by the action, the build machine itself knows better.
+    type: dict
+"""
+
+EXAMPLES = r"""
+- name: Bring the results home
+  portbuild.cluster.fetch_results:
+    lease: "{{ __dispatch_lease }}"
+    status: "{{ __dispatch_build.status }}"
+"""
+
+RETURN = r"""
+chroot:
+  description: The chroot's directory on the build machine, which the paths in the manifest are relative to.
+  returned: success
+  type: str
+  sample: /var/portbuild/chroots/amd64/bookworm/hello
+status:
+  description:
+    - How the build ended, with the list C(manifest) of what it left. In check mode it is empty if there is no build.
+  returned: success
+  type: dict
+  sample:
+    state: ended
+    reason: success
+    manifest:
+      - name: hello.log
+        kind: log
+        path: log
+        size: 4711
+        sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._build import Builder
+from ..module_utils._modules import LEASE_ARGUMENT, SCRATCH_ARGUMENT, failing_properly, lease_job
+
+ARGUMENTS: dict[str, t.Any] = {"lease": LEASE_ARGUMENT, "scratchdir": SCRATCH_ARGUMENT, "status": {"type": "dict"}}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    params = module.params
+    with failing_properly(module):
+        lease = params["lease"]
+        builder = Builder(params["scratchdir"], lease_job(lease), queue=lease["queue"], token=lease["token"])
+        if module.check_mode:
+            found = builder.look(None)
+            module.exit_json(changed=False, chroot=found["chroot"], status=found["status"])
+        module.exit_json(changed=False, **builder.results())
+
+
+if __name__ == "__main__":
+    main()

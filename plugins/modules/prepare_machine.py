@@ -1,0 +1,130 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: prepare_machine
+short_description: Make a build machine ready for its first job
+version_added: 1.0.0
+description:
+  - Makes the directories under the scratch directory with the right owners and modes, writes the per-node configuration, and extracts the bindist, once.
+  - The bindist's tarball must be in C(incoming/) of the scratch directory, named by its SHA-256 and C(.part).
+    RV(needs_base) says whether it is needed; it is removed when it was extracted.
+  - When used as a step of setup, all options come from the C(portbuild_) variables, and the tarball is brought.
+author:
+  - The portbuild.cluster authors (@portbuild)
+extends_documentation_fragment:
+  - portbuild.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+options:
+  scratchdir:
+    description: The directory on the build machine under which bases, chroots and caches stand. It belongs to root, and is all on one file system.
+    type: path
+    default: /var/portbuild
+  client_user:
+    description: The account that the controller logs in as. It must exist.
+    type: str
+    default: root
+  maxjobs:
+    description: How many jobs the machine may run at once.
+    type: int
+    default: 1
+  backend:
+    description: How chroots are made. One that cannot be used is an error.
+    type: str
+    choices: [auto, overlay, directory, tmpfs]
+    default: auto
+  base:
+    description: The SHA-256 of the bindist to have.
+    type: str
+seealso:
+  - module: portbuild.cluster.machine_info
+"""
+
+EXAMPLES = r"""
+---
+- name: Make the machine ready
+  portbuild.cluster.prepare_machine:
+"""
+
+RETURN = r"""
+needs_base:
+  description: Whether the bindist is neither on the machine nor in C(incoming/).
+  returned: success
+  type: bool
+  sample: false
+base_installed:
+  description: Whether the bindist was extracted now.
+  returned: success
+  type: bool
+  sample: true
+backend:
+  description: The chroot backend that jobs will use.
+  returned: when the scratch directory exists
+  type: str
+  sample: overlay
+backends:
+  description: Why each other backend is not used.
+  returned: when the scratch directory exists
+  type: dict
+  sample: {directory: 'usable, but overlay is preferred'}
+reason:
+  description:
+    - Why the machine could not be made ready, in a word for programs.
+    - One of V(unsafe_path), V(backend), V(bad_base), V(no_account), V(machine_disk_full), V(name) or V(client).
+  returned: failure
+  type: str
+  sample: backend
+infrastructure:
+  description: Whether the machine is to blame.
+  returned: failure
+  type: bool
+  sample: true
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..module_utils._modules import SCRATCH_ARGUMENT, failing_properly
+from ..module_utils._names import check_sha256
+from ..module_utils._prepare import Plan, prepare
+
+ARGUMENTS: dict[str, t.Any] = {
+    "scratchdir": SCRATCH_ARGUMENT,
+    "client_user": {"type": "str", "default": "root"},
+    "maxjobs": {"type": "int", "default": 1},
+    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"], "default": "auto"},
+    "base": {"type": "str"},
+}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    params = module.params
+    with failing_properly(module):
+        plan = Plan(
+            scratch=params["scratchdir"],
+            client_user=params["client_user"],
+            maxjobs=params["maxjobs"],
+            backend=params["backend"],
+            base=check_sha256(params["base"]) if params["base"] else "",
+        )
+        result = prepare(plan, really=not module.check_mode)
+        difference = result.pop("diff")
+        if module._diff:  # there is no public name for whether a diff is wanted
+            result["diff"] = difference
+        module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+#!/usr/bin/python
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: touch_results
+short_description: Set the times of the results by the controller's clock
+version_added: 1.0.0
+description:
+  - Sets the modification time of each file that arrived to the controller's time, so that times compare on one clock.
+  - M(portbuild.cluster.fetch_results) has set them before the files got their names; this step is the one that a reader of the play sees, and it repairs what a crash in between left.
+  - Runs on the controller.
+author:
+  - The portbuild.cluster authors (@portbuild)
+extends_documentation_fragment:
+  - portbuild.cluster.attributes
+attributes:
+  check_mode:
+    support: full
+    description: Says which files would be touched.
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+    description: Files touched for this lease are not touched again.
+options:
+  lease:
+    description:
+      - The lease that the step acts under, as returned by M(portbuild.cluster.claim_machine).
+    type: dict
+    required: true
+    suboptions:
+      arch:
+        description: The target architecture.
+        type: str
+        required: true
+      branch:
+        description: The release line.
+        type: str
+        required: true
+      package:
+        description: The package.
+        type: str
+        required: true
+      machine:
+        description: The build machine.
+        type: str
+        required: true
+      queue:
+        description: The identity of the queue directory.
+        type: str
+        required: true
+      token:
+        description: The fencing token. A step with an older token than the job's is refused.
+        type: int
+        required: true
+  files:
+    description: The files, as returned by M(portbuild.cluster.fetch_results).
+    type: list
+    elements: dict
+    required: true
+seealso:
+  - module: portbuild.cluster.fetch_results
+"""
+
+EXAMPLES = r"""
+---
+- name: Touch the results
+  portbuild.cluster.touch_results:
+    lease: "{{ claim.lease }}"
+    files: "{{ results.files }}"
+"""
+
+RETURN = r"""
+touched:
+  description: Paths of the files whose times were changed.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+"""

@@ -1,0 +1,93 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What the attempts of one dispatch came to, and what follows from it. Pure."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import typing as t
+
+Attempt = c.Mapping[str, t.Any]
+Facts = c.Mapping[str, t.Any]
+
+RESOURCES = "resources"  # the failure class of a package that asks for more than the machines have
+
+_OUTCOMES = {"built": "was built", "failed": "failed", "infrastructure": "was not built", "error": "was not built"}
+
+
+def passed_over(attempts: c.Iterable[Attempt]) -> list[str]:
+    """Return the machines on which an earlier attempt failed: they are used only if no other has room."""
+    return sorted({str(attempt["machine"]) for attempt in attempts if attempt.get("infrastructure")})
+
+
+def blames_package(attempts: c.Iterable[Attempt], machine: str, reason: str) -> bool:
+    """Return whether the build ended for this infrastructure reason on another machine before.
+
+    The same on two machines is no accident of a machine: the package itself asks for too much.
+    """
+    return any(
+        attempt.get("reason") == reason and attempt.get("machine") != machine and attempt.get("recorded")
+        for attempt in attempts
+    )
+
+
+def may_try_again(attempts: c.Sequence[Attempt], *, limit: int) -> bool:
+    """Return whether another attempt is allowed after these."""
+    return len(attempts) < limit
+
+
+def hold_state(clean: Facts) -> str | None:
+    """Return as what the lease is to be kept aside, None when nothing of the job is left on the client.
+
+    C(clean) is what clean_chroot returned, or what it failed with.
+    """
+    held = str(clean.get("held") or "")
+    if held:
+        return held
+    return None if clean.get("cleaned") else "lost"
+
+
+def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[str, t.Any]:
+    """Return what the attempt came to, with a sentence for a person."""
+    package, machine = lease["package"], lease["machine"]
+    if record.get("recorded"):
+        outcome, reason = str(record["outcome"]), str(record["reason"])
+        message = _recorded_message(package, machine, record)
+        infrastructure = outcome == "infrastructure"
+    else:
+        infrastructure = bool(failure.get("infrastructure"))
+        outcome, reason = "infrastructure" if infrastructure else "error", str(failure.get("reason") or "error")
+        message = f"{package} was not built on {machine}: {failure.get('msg') or 'the step gave no reason'}"
+    left = hold_state(clean)
+    if left is not None:
+        message += f" Its chroot on {machine} is left as {left}{_why_left(clean)}."
+    return {
+        "machine": machine,
+        "outcome": outcome,
+        "reason": reason,
+        "infrastructure": infrastructure,
+        "recorded": bool(record.get("recorded")),
+        "log": record.get("log", ""),
+        "msg": message,
+    }
+
+
+def _recorded_message(package: str, machine: str, record: Facts) -> str:
+    version = f" {record['version']}" if record.get("version") else ""
+    ending = _OUTCOMES.get(str(record["outcome"]), str(record["outcome"]))
+    message = f"{package}{version} {ending} on {machine} after {record.get('seconds', 0.0):.1f} s"
+    if record["outcome"] != "built":
+        message += f": {record['reason']}"
+        message += f" in {record['phase']}" if record.get("phase") else ""
+        message += f" ({record['detail']})" if record.get("detail") else ""
+    return f"{message}. Log: {record.get('log', '')}"
+
+
+def _why_left(clean: Facts) -> str:
+    why = str(clean.get("msg") or clean.get("why") or "")
+    return f" ({' '.join(why.split())[:300]})" if why else ""

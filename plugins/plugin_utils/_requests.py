@@ -1,0 +1,121 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What a client is asked to build, made of the settings and of the package system's plan."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import dataclasses
+import os
+import tempfile
+import typing as t
+
+from ._context import StepContext, lease_job
+from ._record import is_present, path_of
+from ._systems import BuildInputs, BuildPlan, PackageFile
+
+SCHEMA = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildRequest:
+    """The request, and the files that the client may ask for, by SHA-256."""
+
+    build: dict[str, t.Any]
+    script: str
+    offered: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def make_request(
+    context: StepContext, lease: c.Mapping[str, t.Any], chroot: c.Mapping[str, t.Any]
+) -> c.Iterator[BuildRequest]:
+    """Yield the request for the job of the lease in the chroot that claim_chroot returned.
+
+    Files made for it exist until the end of the block.
+    """
+    os.makedirs(context.layout.incoming, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".request-", dir=context.layout.incoming) as work_directory:
+        plan = context.system.prepare(_inputs(context, lease, work_directory))
+        yield BuildRequest(
+            build=_build(context, lease, chroot, plan),
+            script=plan.script,
+            offered={file.sha256: file.path for file in (*plan.inputs, *plan.offered.values())},
+            warnings=tuple(plan.warnings),
+        )
+
+
+def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: str) -> BuildInputs:
+    settings = context.settings
+    return BuildInputs(
+        job=lease_job(lease),
+        version=settings.package_version,
+        source_directory=settings.sourcedir,
+        packages=_packages(context),
+        work_directory=work_directory,
+        cache_directory=context.layout.incoming,
+        build_user=settings.build_user,
+        make_jobs=settings.make_jobs or 1,
+        build_options=settings.build_options,
+        build_profiles=settings.build_profiles,
+        build_indep=settings.build_indep,
+        version_suffix=settings.version_suffix,
+        check=t.cast("t.Any", settings.check),
+        proxy=settings.http_proxy,
+    )
+
+
+def _packages(context: StepContext) -> list[PackageFile]:
+    """Return our packages that a build may use: recorded, and there as recorded."""
+    return [
+        PackageFile(entry.file.name, path_of(context.layout, entry.file), entry.file.size, entry.file.sha256)
+        for entry in context.store.all_package_files(("package",))
+        if is_present(context.layout, entry.file)
+    ]
+
+
+def _build(
+    context: StepContext, lease: c.Mapping[str, t.Any], chroot: c.Mapping[str, t.Any], plan: BuildPlan
+) -> dict[str, t.Any]:
+    settings = context.settings
+    return {
+        "schema": SCHEMA,
+        "arch": settings.arch,
+        "branch": settings.branch,
+        "package": lease["package"],
+        "token": lease["token"],
+        "machine": lease["machine"],
+        "system": settings.system,
+        "base": chroot["base"],
+        "backend": chroot["backend"],
+        "environment": plan.environment,
+        "build_user": settings.build_user,
+        "client_user": settings.client_user,
+        "steps": list(plan.steps),
+        "limits": {
+            "timeout": settings.timeout,
+            "silence": settings.silence_timeout,
+            "disk": settings.disk_limit,
+            "memory": settings.memory_limit,
+            "log": settings.log_limit,
+            "processes": settings.processes_limit,
+            "results": settings.results_limit,
+            "min_free": settings.machine_min_free,
+        },
+        "inputs": [
+            {"name": file.name, "sha256": file.sha256, "size": file.size, "place": file.place} for file in plan.inputs
+        ],
+        "repo_index": plan.repo_index,
+        "collect": plan.collect,
+        "keep_workdir": settings.keep_workdir,
+        "want_distfiles": settings.want_distfiles,
+        "plistcheck": settings.plistcheck,
+        "keep_chroot": settings.noclean,
+    }

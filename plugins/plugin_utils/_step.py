@@ -1,0 +1,328 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""The adapter between a step's action and Ansible.
+
+Every controller half of a step is an action with the same face: validate the arguments, do one thing, return facts.
+What they share stands here: the settings that hold for the job, remote executions that turn a lost connection into
+an ordinary failure, and the watch that renews the lease and ends the step when its ansible-playbook is gone.
+"""
+
+from __future__ import annotations
+
+import collections.abc as c
+import contextlib
+import os
+import signal
+import threading
+import time
+import typing as t
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+from ..module_utils._errors import PortbuildError
+from ._candidates import find_candidates, inventory_machines
+from ._context import StepContext
+from ._owner import Owner
+from ._queue import Candidate, Lease, Queue
+from ._settings import resolve
+
+COLLECTION = "portbuild.cluster"
+RENEW_INTERVAL = 30.0  # seconds between renewals of a lease
+PARENT_INTERVAL = 1.0  # seconds between looks at whether ansible-playbook still lives
+
+RECONNECT_INTERVAL = 2.0  # seconds between attempts to reach a machine again
+
+T = t.TypeVar("T")
+
+display = Display()
+
+
+class BadArguments(PortbuildError):
+    """Arguments that the step does not take."""
+
+
+class StepFailed(PortbuildError):
+    """A step that ends the attempt.
+
+    C(reason) is a word for programs. With C(infrastructure) the machine or the network is to blame, not the package.
+    """
+
+    def __init__(self, message: str, *, reason: str, infrastructure: bool, remedy: str = "", **details: t.Any) -> None:
+        super().__init__(message, remedy=remedy, details={"reason": reason, "infrastructure": infrastructure, **details})
+
+
+class MachineUnreachable(StepFailed):
+    """The connection to the build machine failed, or it did not answer in time."""
+
+    def __init__(self, machine: str, why: str) -> None:
+        super().__init__(
+            f"Machine {machine} cannot be reached: {' '.join(why.split())[:500]}",
+            reason="unreachable",
+            infrastructure=True,
+            unreachable_machine=True,
+        )
+
+
+class _DeadlineExceeded(BaseException):
+    """Raised by the alarm; no handler of ordinary exceptions on the way may swallow it."""
+
+
+@contextlib.contextmanager
+def deadline(seconds: float) -> c.Iterator[None]:
+    """Interrupt the block after so many seconds: a frozen client keeps its connection open for ever."""
+
+    def on_alarm(_signal: int, _frame: t.Any) -> t.NoReturn:
+        raise _DeadlineExceeded()
+
+    before = signal.signal(signal.SIGALRM, on_alarm)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Watch:
+    """Renews a lease while a step works, and ends the step when its ansible-playbook has died.
+
+    On SIGKILL of ansible-playbook its workers live on as orphans, each in a session of its own: without this they
+    would go on to publish and clean beside the dispatch that adopts their job.
+    """
+
+    def __init__(self, queue: Queue, lease: Lease) -> None:
+        self._queue = queue
+        self._lease = lease
+        self._parent = os.getppid()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self.lost: PortbuildError | None = None
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_unused: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise what made the lease invalid, if anything did."""
+        if self.lost is not None:
+            raise self.lost
+
+    def _run(self) -> None:
+        renewed = time.monotonic()
+        while not self._done.wait(PARENT_INTERVAL):
+            if os.getppid() != self._parent:
+                end_orphan()
+            if time.monotonic() - renewed >= RENEW_INTERVAL:
+                renewed = time.monotonic()
+                try:
+                    self._queue.renew(self._lease)
+                except PortbuildError as error:
+                    self.lost = error
+                except OSError:
+                    pass  # a full disk: the next renewal may succeed, and the lease lasts for many of them
+
+
+def end_orphan() -> t.NoReturn:
+    """End this worker with all its children, at once and without clean-up: the job's next owner does that."""
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+class StepAction(ActionBase):
+    """An action that is one step. Subclasses give ARGUMENTS and step().
+
+    With PASSES_OPTIONS other arguments are options of the module of the same name; they take precedence over what the
+    step makes of the portbuild_ variables, and the module validates them.
+    """
+
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {}
+    PASSES_OPTIONS: t.ClassVar[bool] = False
+    options: c.Mapping[str, t.Any] = {}
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
+        result: dict[str, t.Any] = super().run(tmp, task_vars)
+        try:
+            result.update(self.step(self._arguments(), task_vars or {}))
+        except PortbuildError as error:
+            result.update(error.details)
+            result.update(failed=True, msg=str(error))
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result
+
+    def _arguments(self) -> dict[str, t.Any]:
+        """Return the checked arguments; keep those that are the module's."""
+        given = dict(self._task.args)
+        if self.PASSES_OPTIONS:
+            self.options = {name: given.pop(name) for name in list(given) if name not in self.ARGUMENTS}
+        checked = ArgumentSpecValidator(self.ARGUMENTS).validate(given)
+        if checked.error_messages:
+            raise BadArguments(f"{self._task.action}: {'; '.join(checked.error_messages)}.")
+        return t.cast("dict[str, t.Any]", checked.validated_parameters)
+
+    def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Do the step and return its facts; raise PortbuildError when it cannot be done."""
+        raise NotImplementedError
+
+    # -- variables ---------------------------------------------------------------------------------------------
+
+    def portbuild_variables(self, variables: c.Mapping[str, t.Any]) -> dict[str, t.Any]:
+        """Return those of the variables that settings are made of, templated."""
+        names = [name for name in variables if name.startswith("portbuild_") or name == "ansible_user"]
+        return {name: self._templar.template(variables[name]) for name in names}
+
+    def context(
+        self, task_vars: c.Mapping[str, t.Any], *, machine: str | None = None, package: str | None = None
+    ) -> StepContext:
+        """Return the context of the job, as seen from the machine where one is given."""
+        own = None
+        if machine is not None:
+            delegated = task_vars.get("ansible_delegated_vars", {}).get(machine)
+            own = self.portbuild_variables(delegated or task_vars["hostvars"].get(machine) or {})
+        return StepContext(self.portbuild_variables(task_vars), own, package=package, machine=machine)
+
+    @property
+    def owner(self) -> Owner:
+        """The main ansible-playbook, which owns what this worker claims."""
+        return Owner.of(os.getppid())
+
+    def candidates(
+        self, context: StepContext, task_vars: c.Mapping[str, t.Any]
+    ) -> tuple[list[Candidate], dict[str, str]]:
+        """Return the machines that stand in mlist and inventory alike, best first, and why others do not count."""
+        listed = context.config.machines if context.config.has_mlist else None
+        return find_candidates(
+            listed, inventory_machines(task_vars), lambda machine: self.maxjobs(context, task_vars, machine)
+        )
+
+    def maxjobs(self, context: StepContext, task_vars: c.Mapping[str, t.Any], machine: str) -> int:
+        """Return how many jobs the machine may run. Looks at this one variable: there may be many machines."""
+        variables = task_vars["hostvars"].get(machine) or {}
+        own = {name: variables[name] for name in ("portbuild_maxjobs",) if name in variables}
+        return resolve({}, context.config, machine=machine, machine_variables={**context.variables, **own}).maxjobs
+
+    @property
+    def check_mode(self) -> bool:
+        """Whether nothing may be changed."""
+        return bool(self._task.check_mode)
+
+    # -- the client --------------------------------------------------------------------------------------------
+
+    def remote(
+        self,
+        module: str,
+        arguments: dict[str, t.Any],
+        task_vars: dict[str, t.Any],
+        *,
+        machine: str,
+        limit: float = 120.0,
+        tolerate: bool = False,
+    ) -> dict[str, t.Any]:
+        """Run the client half on the machine and return its result.
+
+        Raises MachineUnreachable when the connection fails or C(limit) seconds pass, StepFailed when the module
+        fails (unless C(tolerate)).
+        """
+        try:
+            with deadline(limit):
+                result: dict[str, t.Any] = self._execute_module(
+                    module_name=f"{COLLECTION}.{module}", module_args={**arguments, **self.options}, task_vars=task_vars
+                )
+        except AnsibleConnectionFailure as error:
+            raise MachineUnreachable(machine, str(error)) from None
+        except _DeadlineExceeded:
+            self.drop_connection()
+            raise MachineUnreachable(machine, f"no answer to {module} within {limit:.0f} s") from None
+        result.pop("invocation", None)
+        result.pop("_ansible_parsed", None)
+        if result.get("unreachable"):
+            raise MachineUnreachable(machine, str(result.get("msg")))
+        if result.get("failed") and not tolerate:
+            raise _module_failure(module, machine, result)
+        return result
+
+    def persistently(
+        self, execute: c.Callable[[], T], watch: Watch, *, machine: str, patience: float
+    ) -> T:
+        """Return what the remote execution returns, trying again for C(patience) seconds when the connection fails."""
+        failing_since: float | None = None
+        while True:
+            watch.check()
+            try:
+                return execute()
+            except MachineUnreachable as error:
+                now = time.monotonic()
+                if failing_since is None:
+                    failing_since = now
+                    display.warning(f"{error} Trying again for {patience:.0f} s: what runs there goes on.")
+                if now - failing_since >= patience:
+                    raise
+                self.drop_connection()
+                time.sleep(RECONNECT_INTERVAL)
+
+    def drop_connection(self) -> None:
+        """End the persistent ssh connection, so that the next execution opens a new one."""
+        reset = getattr(self._connection, "reset", None)
+        if reset is not None:
+            with contextlib.suppress(Exception), deadline(10):
+                reset()
+
+    def send(self, local: str, remote: str, *, machine: str, limit: float = 7200.0) -> None:
+        """Copy a file to the machine as client_user, without become."""
+        self._transfer(self._connection.put_file, local, remote, machine, limit)
+
+    def receive(self, remote: str, local: str, *, machine: str, limit: float = 7200.0) -> None:
+        """Copy a file from the machine as client_user, without become: no file is held in memory."""
+        self._transfer(self._connection.fetch_file, remote, local, machine, limit)
+
+    def _transfer(self, transfer: c.Callable[[str, str], t.Any], source: str, target: str, machine: str, limit: float) -> None:
+        try:
+            with deadline(limit):
+                transfer(source, target)
+        except _DeadlineExceeded:
+            self.drop_connection()
+            raise MachineUnreachable(machine, f"copying {source} took more than {limit:.0f} s") from None
+        except AnsibleConnectionFailure as error:
+            raise MachineUnreachable(machine, str(error)) from None
+
+
+def _module_failure(module: str, machine: str, result: dict[str, t.Any]) -> StepFailed:
+    """Return the exception for a failed module: one of ours says who is to blame, anything else is the machine's fault."""
+    message = str(result.get("msg") or "no message").strip()
+    extra = " ".join(str(result.get(key) or "").strip() for key in ("module_stderr", "exception")).strip()
+    if "reason" not in result and extra:
+        message = f"{message} ({extra[-1000:]})"
+    known = {key: value for key, value in result.items() if key not in ("failed", "msg", "changed", "exception")}
+    known.setdefault("reason", "client")
+    known.setdefault("infrastructure", True)
+    reason, infrastructure = str(known.pop("reason")), bool(known.pop("infrastructure"))
+    return StepFailed(f"{module} on {machine}: {message}", reason=reason, infrastructure=infrastructure, **known)
+
+
+LEASE_ARGUMENT: dict[str, t.Any] = {
+    "type": "dict",
+    "required": True,
+    "options": {
+        "arch": {"type": "str", "required": True},
+        "branch": {"type": "str", "required": True},
+        "package": {"type": "str", "required": True},
+        "machine": {"type": "str", "required": True},
+        "queue": {"type": "str", "required": True},
+        "token": {"type": "int", "required": True},
+    },
+}

@@ -1,0 +1,136 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""Package systems: what is built, with which script, and what comes out of it.
+
+A system is a driver: one module here named after it (C(_debian.py) is C(debian)), whose C(SYSTEM) is an instance of
+PackageSystem. Nothing else has to know its name.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import importlib
+import os
+import re
+import typing as t
+
+from ...module_utils._errors import PortbuildError
+from ...module_utils._names import Job
+
+
+class UnknownSystem(PortbuildError):
+    """There is no such package system."""
+
+
+class BadSource(PortbuildError):
+    """A source that cannot be built as it is."""
+
+
+class PackageFile(t.NamedTuple):
+    """A package of ours that a build may use: a file that the store has recorded."""
+
+    name: str
+    path: str
+    size: int
+    sha256: str
+
+
+class InputFile(t.NamedTuple):
+    """A file that must be on the build machine before the build starts: in the chroot's inputs/ or repo/."""
+
+    name: str
+    path: str
+    size: int
+    sha256: str
+    place: t.Literal["inputs", "repo"] = "inputs"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildInputs:
+    """All that a driver may look at to plan a build."""
+
+    job: Job
+    version: str = ""
+    """The version asked for; empty takes the newest."""
+    source_directory: str = ""
+    """The directory of local sources, looked at first; empty when there is none."""
+    packages: t.Sequence[PackageFile] = ()
+    """What has been built before."""
+    work_directory: str
+    """Where the driver may leave files that are to be sent; the caller removes it."""
+    cache_directory: str = ""
+    """Where the driver may remember what it has read of the packages; empty remembers nothing."""
+    build_user: str = "builder"
+    make_jobs: int = 0
+    """How many make jobs; 0 divides the machine's cores by max_jobs."""
+    max_jobs: int = 1
+    build_options: t.Sequence[str] = ()
+    build_profiles: t.Sequence[str] = ()
+    build_indep: bool = True
+    """Whether this arch builds the architecture-independent packages."""
+    version_suffix: str = ""
+    check: t.Literal["off", "first", "on"] = "on"
+    check_ignore: t.Sequence[str] = ()
+    """More regular expressions of paths that a check ignores."""
+    proxy: str = ""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BuildPlan:
+    """The build as the supervisor is asked to run it."""
+
+    script: str
+    steps: t.Sequence[dict[str, t.Any]]
+    environment: dict[str, str]
+    inputs: t.Sequence[InputFile] = ()
+    repo_index: dict[str, str] = dataclasses.field(default_factory=dict)
+    offered: dict[str, PackageFile] = dataclasses.field(default_factory=dict)
+    """By SHA-256: what the build may ask for while it runs."""
+    collect: dict[str, dict[str, t.Any]] = dataclasses.field(default_factory=dict)
+    origin: str = ""
+    """For people: where the source comes from."""
+    warnings: t.Sequence[str] = ()
+
+
+class PackageSystem(abc.ABC):
+    """A driver."""
+
+    name: t.ClassVar[str]
+    package_suffixes: t.ClassVar[tuple[str, ...]]
+    """How the names of result files end that are packages."""
+
+    @abc.abstractmethod
+    def check_name(self, name: t.Any) -> str:
+        """Return the name of a package as this system allows it, or raise BadName."""
+
+    @abc.abstractmethod
+    def parse_request(self, text: t.Any) -> tuple[str, str]:
+        """Return name and version (empty for any) of what a person asked for, or raise BadName."""
+
+    @abc.abstractmethod
+    def prepare(self, inputs: BuildInputs) -> BuildPlan:
+        """Return the plan of a build; raises BadSource for a local source that cannot be built."""
+
+    def version_of(self, files: t.Sequence[str]) -> str:
+        """Return the version that was built, as these result files (paths) tell it; empty when they do not."""
+        return ""
+
+
+def system_names() -> list[str]:
+    """Return the names of all package systems."""
+    found = (re.fullmatch(r"_([a-z][a-z0-9]*)\.py", entry) for entry in os.listdir(os.path.dirname(__file__)))
+    return sorted(match[1] for match in found if match)
+
+
+def get_system(name: t.Any) -> PackageSystem:
+    """Return the driver of this name."""
+    if name not in system_names():
+        raise UnknownSystem(f"There is no package system {name!r}.", remedy=f"Use one of: {', '.join(system_names())}.")
+    system: PackageSystem = importlib.import_module(f"{__name__}._{name}").SYSTEM
+    return system

@@ -1,0 +1,134 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What a build that ended means: who is to blame, what is recorded, who is told."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import dataclasses
+import os
+import typing as t
+
+from ._attempts import Attempt, RESOURCES, blames_package
+from ._context import StepContext
+from ._duds import read_duds
+from ._notify import Event, MailConfig, Notifier, context_of, default_sender, events_of
+from ._queue import Lease
+from ._record import Recorder, path_of
+from ._results import build_record
+from ._store import BuildRecord, Identity, Recorded, StoredFile, stored_file
+
+OUTCOMES = {"success": "built", "failed": "failed"}
+MAX_LEFTOVERS = 1000  # that a message or a step's result names
+
+# What concerns a port and not the cluster.
+EVENTS_FOR_MAINTAINERS: tuple[Event, ...] = ("failure", "plist", "broken_built", "builds_again")
+
+
+def record_build(
+    context: StepContext,
+    lease: Lease,
+    status: c.Mapping[str, t.Any] | None,
+    files: c.Sequence[c.Mapping[str, t.Any]],
+    attempts: c.Sequence[Attempt],
+) -> dict[str, t.Any]:
+    """Record the build that the lease stands for, once, and return what the step says about it.
+
+    Without a status it must have been recorded by a dispatch that died before it could release.
+    """
+    identity = Identity(context.queue.id(), lease.build_token or lease.token)
+    recorder = Recorder(context.store, context.layout, compress_logs=context.settings.compress_logs)
+    known = context.store.built(identity)
+    if known is not None:
+        recorder.record(known.build)  # changes nothing, but removes what a dispatch that died after the commit left
+        events = _events(context, known.build, known.result, status or {})  # told once, however often they are given
+        return _facts(context, known.build, known.result, changed=False, events=events)
+    stored = [stored_file(entry) for entry in files]
+    build = _judge(context, lease, identity, status or {}, stored, attempts)
+    result = recorder.record(build, stored)
+    recorded = context.store.built(identity)
+    build = recorded.build if recorded is not None else build
+    events = _events(context, build, result, status or {})
+    return _facts(context, build, result, changed=result.first_time, events=events)
+
+
+def _judge(
+    context: StepContext,
+    lease: Lease,
+    identity: Identity,
+    status: c.Mapping[str, t.Any],
+    files: c.Sequence[StoredFile],
+    attempts: c.Sequence[Attempt],
+) -> BuildRecord:
+    """Return the record of the build; the second machine that ends it for one and the same reason is not to blame."""
+    build = build_record(
+        status,
+        job=lease.job,
+        identity=identity,
+        machine=lease.machine,
+        version=context.system.version_of([path_of(context.layout, file) for file in files if file.kind == "changes"]),
+        broken=lease.job.package in read_duds(context.layout.duds),
+    )
+    if build.infrastructure and blames_package(attempts, lease.machine, build.reason):
+        return dataclasses.replace(build, infrastructure=False, failure_class=RESOURCES)
+    return build
+
+
+def _facts(
+    context: StepContext, build: BuildRecord, result: Recorded, *, changed: bool, events: list[dict[str, t.Any]]
+) -> dict[str, t.Any]:
+    outcome = "infrastructure" if build.infrastructure else OUTCOMES[build.outcome]
+    return {
+        "changed": changed,
+        "recorded": True,
+        "outcome": outcome,
+        "reason": build.reason,
+        "phase": build.phase,
+        "detail": build.detail,
+        "version": build.version,
+        "seconds": build.seconds,
+        "phases": [{"name": phase.name, "seconds": phase.seconds} for phase in build.phases],
+        "failures": result.failures,
+        "log": _log(context, build),
+        "events": events,
+    }
+
+
+def _events(
+    context: StepContext, build: BuildRecord, result: Recorded, status: c.Mapping[str, t.Any]
+) -> list[dict[str, t.Any]]:
+    """Return what there is to tell, as the notify step takes it."""
+    leftovers = status.get("leftovers")
+    leftovers = leftovers[:MAX_LEFTOVERS] if isinstance(leftovers, list) else []
+    settings = context.settings
+    about = context_of(
+        build, result, arch=settings.arch, branch=settings.branch, log=_log(context, build), leftovers=leftovers
+    )
+    return [{**about, "event": event} for event in events_of(build, result, leftovers=leftovers)]
+
+
+def _log(context: StepContext, build: BuildRecord) -> str:
+    return os.path.join(context.layout.branch_directory, build.log) if build.log else ""
+
+
+def make_notifier(context: StepContext) -> Notifier:
+    """Return the notifier of the branch as the settings describe it."""
+    settings = context.settings
+    if not settings.mail_host:
+        return Notifier(None, context.layout.spool)
+    config = MailConfig(
+        host=settings.mail_host,
+        port=settings.mail_port,
+        sender=settings.mail_from or default_sender(),
+        to={**settings.mail_events, "default": settings.mail_to},
+        maintainer=EVENTS_FOR_MAINTAINERS if settings.mail_maintainers else (),
+        starttls=settings.mail_tls == "starttls",
+        username=settings.mail_username,
+        password=settings.mail_password,
+    )
+    return Notifier(config, context.layout.spool)

@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Write roles/*/meta/argument_specs.yml from the table of settings.
+
+Run it after a change of plugins/plugin_utils/_settings.py, with the collection importable; a unit test compares the two.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import typing as t
+
+import yaml
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import ROLES, Setting, SETTINGS
+
+HEADER = """\
+---
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Made by tests/argument_specs.py from plugins/plugin_utils/_settings.py.
+# Defaults are documentation: a variable that is not set falls back to portbuild.conf first.
+
+"""
+
+# No "attributes": ansible-core 2.19 deprecated them in argument specs. What they would say stands in the descriptions.
+
+
+def _about(short: str, *description: str) -> dict[str, t.Any]:
+    return {
+        "short_description": short,
+        "description": list(description),
+        "author": ["The portbuild.cluster authors (@portbuild)"],
+        "version_added": "1.0.0",
+    }
+
+
+ABOUT: dict[str, dict[str, t.Any]] = {
+    "dispatch": _about(
+        "Build one package on the best machine that is free",
+        "Claims a machine and a chroot on it, builds the package there, brings the results home, records them, cleans, "
+        "and releases the machine, whatever happens.",
+        "The host that it is applied to is the controller, usually C(localhost); the machines are chosen among the group "
+        "C(build_machines).",
+        "In check mode it says on which machine the package would be built, and changes nothing. "
+        "Each run outside check mode builds the package anew.",
+    ),
+    "setup": _about(
+        "Prepare build machines",
+        "Leaves each machine ready to build: account and sudo rule where asked for, directories, configuration and base.",
+        "In check mode it says what would be changed, and changes nothing. A second run in a row changes nothing.",
+    ),
+    "bindist": _about(
+        "Make the base of a branch",
+        "Makes the tarball of a clean base system on a build machine and brings it to the controller.",
+        "A base that exists is left alone, unless O(portbuild_bindist_rebuild=true). "
+        "In check mode it says what would be made, and changes nothing.",
+    ),
+    "cleanup": _about(
+        "Remove leases and chroots that nobody owns",
+        "Collects what was left uncollected, and removes what crashes left on the controller and on the machines, and "
+        "chroots kept for debugging that are too many or too old.",
+        "In check mode it says what would be removed, and changes nothing. A second run in a row changes nothing.",
+    ),
+}
+
+
+def option(setting: Setting, role: str) -> dict[str, t.Any]:
+    """Return what an argument spec says of the setting."""
+    spec: dict[str, t.Any] = {"description": list(setting.description), "type": setting.kind.ansible}
+    if setting.kind.elements:
+        spec["elements"] = setting.kind.elements
+    if setting.kind.choices:
+        spec["choices"] = list(setting.kind.choices)
+    if setting.written is not None:
+        spec["default"] = setting.written
+    if role in setting.required:
+        spec["required"] = True
+    if setting.secret:
+        spec["no_log"] = True
+    return spec
+
+
+def argument_specs(role: str) -> dict[str, t.Any]:
+    """Return the argument specs of the role."""
+    options = {name: option(setting, role) for name, setting in SETTINGS.items() if role in setting.roles}
+    return {"argument_specs": {"main": {**ABOUT[role], "options": options}}}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Sequences stand indented below their key, as yamllint and people like it."""
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
+        super().increase_indent(flow, False)
+
+
+def render(role: str) -> str:
+    """Return the text of the role's meta/argument_specs.yml."""
+    text: str = yaml.dump(argument_specs(role), Dumper=_Dumper, sort_keys=False, width=118)
+    return HEADER + text
+
+
+def main() -> None:
+    """Write the files of all roles."""
+    roles = pathlib.Path(__file__).resolve().parents[1] / "roles"
+    for role in ROLES:
+        path = roles / role / "meta" / "argument_specs.yml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(render(role), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

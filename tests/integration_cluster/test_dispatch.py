@@ -1,0 +1,27 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The main job: one package, end to end."""
+
+from __future__ import annotations
+
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm
+
+
+def test_a_local_source_is_built_and_comes_home(idle: Farm) -> None:
+    ended = idle.dispatch("pb-hello").ok()
+    assert "pb-hello 1.0 was built on client1" in ended.output
+    assert sorted(path.name for path in idle.packages.glob("pb-hello*")) == [
+        "pb-hello_1.0_amd64.buildinfo",
+        "pb-hello_1.0_amd64.changes",
+        "pb-hello_1.0_amd64.deb",
+    ]
+    assert "=== ended: success" in idle.log("pb-hello")
+    assert not idle.failed("pb-hello")
+
+
+def test_a_failure_is_recorded_with_its_log(idle: Farm) -> None:
+    idle.dispatch("pb-fails").fails("pb-fails failed on client1", "in build")
+    assert idle.failed("pb-fails")
+    assert [build["reason"] for build in idle.builds("pb-fails")] == ["failed"]

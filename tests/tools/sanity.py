@@ -1,0 +1,89 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""ansible-test's sanity tests on each ansible-core that the machine's Pythons allow, from PyPI alone.
+
+ansible-test --venv bootstraps pip in its environments with a get-pip script from a server that may be out of reach, but
+takes one from its cache if it is there. The stand-in written here installs pip from a wheel that pip itself fetched.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import shutil
+import subprocess
+
+from . import venvs
+from .project import CACHE, CHECKOUT, environment, say, ToolError
+from .pythons import Python
+
+STAND_IN = """\
+# Put here by tests/tools/sanity.py: does what get-pip would, with a wheel of the same pip.
+import sys
+
+sys.path.insert(0, {wheel!r})
+from pip._internal.cli.main import main
+
+sys.exit(main(["install", "--no-deps", "--no-index", "--quiet", {wheel!r}]))
+"""
+
+
+def copy_collection(top: pathlib.Path) -> pathlib.Path:
+    """Copy what git knows or would add into a git tree where ansible-test expects a collection."""
+    target = top / "ansible_collections" / "portbuild" / "cluster"
+    if target.exists():
+        shutil.rmtree(target)
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, names.split("\0")):
+        source = CHECKOUT / name
+        if source.is_symlink() or source.is_file():  # git still lists what has just been removed
+            destination = target / name
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, destination, follow_symlinks=False)
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *command], cwd=target, check=True)
+    return target
+
+
+def pip_version(python: pathlib.Path) -> str:
+    """Return the version of pip that this ansible-test wants to bootstrap."""
+    ask = "import ansible_test, pathlib; print(pathlib.Path(next(iter(ansible_test.__path__))))"
+    package = subprocess.run([str(python), "-c", ask], capture_output=True, text=True, check=True).stdout.strip()
+    source = pathlib.Path(package, "_internal", "python_requirements.py").read_text(encoding="utf-8")
+    match = re.search(r"\bpip='([0-9.]+)'", source)
+    if not match:
+        raise ToolError("Cannot tell which pip this ansible-test wants.")
+    return match.group(1)
+
+
+def prepare_pip(python: pathlib.Path, home: pathlib.Path) -> None:
+    """Put the stand-in for get-pip where this ansible-test looks for it."""
+    version = pip_version(python)
+    wheels = CACHE / "wheels"
+    wheel = wheels / f"pip-{version}-py3-none-any.whl"
+    if not wheel.exists():
+        download = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(wheels)]
+        subprocess.run([*download, f"pip=={version}"], check=True)
+    script = home / ".ansible" / "test" / "cache" / f"get_pip_{version.replace('.', '_')}.py"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(STAND_IN.format(wheel=str(wheel)), encoding="utf-8")
+
+
+def sanity(python: Python) -> int:
+    """Run the sanity tests on this Python's ansible-core; return an exit status."""
+    inside = venvs.ensure(python)
+    top = CACHE / "sanity" / python.core
+    collection = copy_collection(top)
+    home = top / "home"  # for ansible-test's cache and environments: nothing in the caller's own
+    prepare_pip(inside, home)
+    variables = environment(inside)
+    for name in ("PYTHONPATH", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_HOME", "LC_ALL"):
+        variables.pop(name)
+    variables["HOME"] = str(home)
+    argv = [str(inside.parent / "ansible-test"), "sanity", "--venv", "--python", python.name, "--color", "no"]
+    say(f"ansible-test sanity with core {python.core}, Python {python.name}")
+    done = subprocess.run(argv, cwd=collection, env=variables, stdin=subprocess.DEVNULL, check=False)
+    return done.returncode
