@@ -32,6 +32,8 @@ class ActionModule(StepAction):
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         context = self.context(task_vars, package=arguments["package"].partition("=")[0])
         settings, queue = context.settings, context.queue
+        for problem in context.config.problems:
+            display.warning(str(problem))
         package, _version = context.system.parse_request(arguments["package"])
         job = Job.checked(settings.arch, settings.branch, package)
         why = read_duds(context.layout.duds).get(package)
@@ -47,7 +49,7 @@ class ActionModule(StepAction):
             candidates,
             self.owner,
             passed_over=passed_over(arguments["attempts"]),
-            wait=None,
+            wait=settings.claim_timeout or None,
             poll=settings.retry_interval,
             on_wait=_WaitMessages(job),
             still_wanted=_ParentWatch(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._client_steps import clean_chroot
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import LEASE_ARGUMENT, StepAction
 
@@ -22,18 +23,6 @@ class ActionModule(StepAction):
     PASSES_OPTIONS = True
 
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        lease, machine = arguments["lease"], arguments["lease"]["machine"]
-        job = lease_job(lease)
-        settings = self.context(task_vars, machine=machine, package=job.package).settings
-        return self.remote(
-            "clean_chroot",
-            {
-                "lease": lease,
-                "scratchdir": settings.scratchdir,
-                "recorded": arguments["recorded"],
-                "keep": settings.noclean,
-                "keep_max": settings.keep_max,
-            },
-            task_vars,
-            machine=machine,
-        )
+        lease = arguments["lease"]
+        context = self.context(task_vars, machine=lease["machine"], package=lease_job(lease).package)
+        return clean_chroot(self, context, lease, task_vars, recorded=arguments["recorded"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import LEASE_ARGUMENT, StepAction, display
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._verdict import make_notifier
@@ -28,7 +29,10 @@ class ActionModule(StepAction):
         notifier = make_notifier(context)
         deliveries = []
         for event in [] if self.check_mode else arguments["events"]:
-            deliveries.extend(notifier.notify(event["event"], event))
+            try:
+                deliveries.extend(notifier.notify(event["event"], event))
+            except PortbuildError as error:  # the build is recorded: a message is no reason to call it failed
+                display.warning(f"Nobody could be told of {event['event']}: {error}")
         sent = [delivery.event for delivery in deliveries if delivery.state == "delivered"]
         spooled = [delivery.event for delivery in deliveries if delivery.state == "spooled"]
         if spooled:

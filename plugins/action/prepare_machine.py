@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import os
 import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import record_system
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
 
@@ -21,8 +23,12 @@ class ActionModule(StepAction):
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         machine = str(task_vars["inventory_hostname"])
         context = self.context(task_vars, machine=machine)
-        settings = context.settings
-        bindist = read_bindist(context.layout)
+        settings, layout = context.settings, context.layout
+        bindist = read_bindist(layout)
+        recorded = record_system(layout.root, layout.arch, settings.system, check_mode=self.check_mode)
+        if not self.check_mode:
+            for directory in layout.directories:
+                os.makedirs(directory, exist_ok=True)
         wanted = {
             "scratchdir": settings.scratchdir,
             "client_user": settings.client_user,
@@ -31,9 +37,8 @@ class ActionModule(StepAction):
             "base": bindist.sha256,
         }
         reply = self.remote("prepare_machine", wanted, task_vars, machine=machine, limit=900)
+        changed = recorded or reply["changed"]
         if reply["needs_base"] and not self.check_mode:
             self.send(bindist.path, f"{settings.scratchdir}/incoming/{bindist.sha256}.part", machine=machine)
-            changed = reply["changed"]
             reply = self.remote("prepare_machine", wanted, task_vars, machine=machine, limit=900)
-            reply["changed"] = reply["changed"] or changed
-        return reply
+        return {**reply, "changed": changed or reply["changed"]}

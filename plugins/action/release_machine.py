@@ -40,5 +40,8 @@ class ActionModule(StepAction):
         )
         attempt = describe(lease, arguments["record"], arguments["failure"], arguments["clean"])
         attempts = [*arguments["attempts"], attempt]
-        again = bool(attempt["infrastructure"]) and may_try_again(attempts, limit=context.settings.attempts)
+        settings = context.settings
+        again = bool(attempt["infrastructure"]) and may_try_again(
+            attempts, limit=settings.attempts, retries=settings.infra_retries
+        )
         return {"changed": released, "held": hold or "", "outcome": {**attempt, "again": again}, "attempts": attempts}

@@ -2,6 +2,8 @@
 # GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
+"""A view of the queue: machines, who holds their slots, and what is left on them."""
+
 from __future__ import annotations
 
 DOCUMENTATION = r"""

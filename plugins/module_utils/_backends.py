@@ -30,17 +30,14 @@ import errno
 import os
 import re
 import secrets
-import sys
 import typing as t
 
 from . import _linux, _spares
 from ._beneath import opened
 from ._errors import PortbuildError
 from ._files import BadFile, read_json, write_json
-from ._process import boot_id, check_run, in_child
+from ._process import boot_id, check_run, in_child, LINUX
 from ._trees import mounts_below, open_beneath, remove_entry, usage
-
-LINUX = sys.platform.startswith("linux")
 
 # In order of what is tried: the first that the kernel takes. A build is lost with the power anyway, so "volatile"
 # only drops the waiting for the disk at each of dpkg's many fsyncs. With "redirect_dir" a directory of the base can
@@ -215,7 +212,7 @@ class Directory(Backend):
         if _spares.usable_here():
             _spares.take_stamps(root, os.path.join(fs, stamps))
 
-    def mount(self, chroot: str, base: str, *, name: str = "root", size: int = 0) -> str:
+    def mount(self, chroot: str, base: str, *, name: str = "root", size: int = 0) -> str:  # noqa: ARG002
         fs = _prepare(chroot, base)
         root, used = os.path.join(fs, _part(name, "root")), os.path.join(fs, _part(name, "used"))
         if os.path.exists(used):
@@ -256,7 +253,7 @@ class Overlay(Backend):
     def probe(self, scratch: str) -> str:
         return _try_overlay(scratch, self)
 
-    def mount(self, chroot: str, base: str, *, name: str = "root", size: int = 0) -> str:
+    def mount(self, chroot: str, base: str, *, name: str = "root", size: int = 0) -> str:  # noqa: ARG002
         fs = _prepare(chroot, base)
         root, upper, work = (_part(name, what) for what in ("root", "upper", "work"))
         _discard(chroot, upper, work)
@@ -274,7 +271,10 @@ class Overlay(Backend):
     def enter(self, chroot: str) -> str:
         # A new work directory: the old one carries the mark of the volatile mount that was never finished.
         layers = "lowerdir=$(readlink base),upperdir=upper,workdir=work.again"
-        return _enter(chroot, f"rm -rf work.again && mkdir work.again && mount -t overlay -o {layers},redirect_dir=on overlay root")
+        return _enter(
+            chroot,
+            f"rm -rf work.again && mkdir work.again && mount -t overlay -o {layers},redirect_dir=on overlay root",
+        )
 
 
 class Tmpfs(Backend):
@@ -407,7 +407,9 @@ def choose(scratch: str, wanted: str = "auto") -> tuple[str, dict[str, str]]:
     """
     answers = probe_all(scratch)
     if wanted != "auto" and wanted not in BACKENDS:
-        raise BackendUnusable(f"There is no chroot backend {wanted!r}.", remedy=f"Choose one of auto, {', '.join(sorted(BACKENDS))}.")
+        raise BackendUnusable(
+            f"There is no chroot backend {wanted!r}.", remedy=f"Choose one of auto, {', '.join(sorted(BACKENDS))}."
+        )
     candidates = PREFERENCE if wanted == "auto" else (wanted,)
     chosen = next((name for name in candidates if not answers[name]), None)
     if chosen is None:
@@ -423,4 +425,8 @@ def choose(scratch: str, wanted: str = "auto") -> tuple[str, dict[str, str]]:
 def _why_not(name: str, chosen: str) -> str:
     if name not in PREFERENCE:
         return "usable, but takes memory: only when asked for"
-    return f"usable, but {chosen} is preferred" if chosen in PREFERENCE and PREFERENCE.index(chosen) < PREFERENCE.index(name) else "usable, but not asked for"
+    return (
+        f"usable, but {chosen} is preferred"
+        if chosen in PREFERENCE and PREFERENCE.index(chosen) < PREFERENCE.index(name)
+        else "usable, but not asked for"
+    )

@@ -124,7 +124,9 @@ def _extract(tarball: str, target: str) -> None:
         argv[1:1] = ["--xattrs", "--xattrs-include=*"]
     check_run(argv, f"Extracting {tarball}", timeout=_EXTRACT_TIMEOUT)
     if not os.path.lexists(os.path.join(target, "bin", "sh")):
-        raise BadBase(f"{tarball} does not hold a system: there is no bin/sh at its top.", remedy="Make the bindist anew.")
+        raise BadBase(
+            f"{tarball} does not hold a system: there is no bin/sh at its top.", remedy="Make the bindist anew."
+        )
 
 
 def remove_base(scratch: str, sha256: str) -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import select
 import shutil
@@ -38,25 +39,6 @@ _SCRIPT = "build.sh"
 _START_SECONDS = 30.0
 _POLL = 0.05
 
-# The supervisor's program: these modules and nothing else, see _payload().
-SUPERVISOR_MODULES = (
-    "_backends",
-    "_beneath",
-    "_collect",
-    "_errors",
-    "_files",
-    "_isolation",
-    "_isolation_linux",
-    "_limits",
-    "_linux",
-    "_lock",
-    "_names",
-    "_process",
-    "_progress",
-    "_request",
-    "_supervisor",
-    "_trees",
-)
 _PROGRAM = "portbuild-supervisor"
 _PACKAGE = "portbuild_supervisor"
 # Isolated (-I) and without site (-S): neither the environment nor what is installed on the machine has a say.
@@ -65,10 +47,14 @@ import os
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from {_PACKAGE}._supervisor import main
-
+try:
+    from {_PACKAGE}._supervisor import main
+except BaseException as error:
+    os.write(int(sys.argv[3]), repr(error).encode())
+    raise
 main(sys.argv[1:])
 """
+_IMPORT = re.compile(r"^ *from \.(\w*) import (\([^)]*\)|[^\n#]*)", re.MULTILINE)
 
 
 class SupervisorError(PortbuildError):
@@ -91,12 +77,18 @@ def _for_the_zip_file() -> None:
 
 
 def _payload() -> dict[str, bytes]:
-    """Return the files of the supervisor's program, from wherever this module was loaded: a directory or the zip
-    file that Ansible sends."""
+    """Return the files of the supervisor's program: its module and what that imports of ours, directly or not, read
+    from wherever this module was loaded: a directory or the zip file that Ansible sends."""
     loader: t.Any = __spec__.loader if __spec__ is not None else None
     files = {_PROGRAM: _START.encode(), f"{_PACKAGE}/__init__.py": b""}
-    for name in SUPERVISOR_MODULES:
-        files[f"{_PACKAGE}/{name}.py"] = loader.get_data(os.path.join(os.path.dirname(__file__), f"{name}.py"))
+    wanted = ["_supervisor"]
+    while wanted:
+        name = wanted.pop()
+        path = f"{_PACKAGE}/{name}.py"
+        if path not in files:
+            files[path] = loader.get_data(os.path.join(os.path.dirname(__file__), f"{name}.py"))
+            for module, names in _IMPORT.findall(files[path].decode("utf-8")):
+                wanted += [module] if module else re.findall(r"\w+", names)
     return files
 
 

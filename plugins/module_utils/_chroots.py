@@ -28,8 +28,8 @@ from ._backends import BACKENDS
 from ._bases import find_base
 from ._errors import PortbuildError
 from ._files import BadFile, read_json, write_json
-from ._lock import Lock, LockTimeout, is_locked
-from ._names import BadName, Job, check_sha256
+from ._lock import is_locked, Lock, LockTimeout
+from ._names import BadName, check_sha256, Job
 from ._process import boot_id, process_start_time
 from ._trash import throw_away
 
@@ -102,7 +102,11 @@ class Marker:
 
         if field("schema", int) != SCHEMA:
             raise BadMarker(f"{where} has schema {values['schema']}, this version knows {SCHEMA}.", remedy=_BY_HAND)
-        token, created, build_token = field("token", int), field("created", int, float), field("build_token", int, type(None))
+        token, created, build_token = (
+            field("token", int),
+            field("created", int, float),
+            field("build_token", int, type(None)),
+        )
         for name, number in (("token", token), ("created", created), ("build_token", build_token)):
             if number is not None and not 0 <= number < 1 << 62:  # also not a NaN
                 raise BadMarker(f"{where}: {name!r} is out of range.", remedy=_BY_HAND)
@@ -437,7 +441,9 @@ class ChrootStore:
         count = len(busy) + sum(stray.running for stray in strays)
         if count >= maxjobs:
             jobs = [chroot.describe(now) for chroot in busy]
-            names = ", ".join(f"{chroot.job} ({'running' if chroot.running else chroot.marker.state})" for chroot in busy[:20])
+            names = ", ".join(
+                f"{chroot.job} ({'running' if chroot.running else chroot.marker.state})" for chroot in busy[:20]
+            )
             raise MachineFull(
                 f"The machine has {count} jobs, at most {maxjobs} are allowed: {names or 'chroots without markers'}.",
                 remedy="If nobody has these jobs any more, run the cleanup playbook.",
@@ -560,10 +566,10 @@ class ChrootStore:
             return False
         status = read_status(chroot.path)
         pid, start = status.get("pid"), status.get("pid_start")
-        if isinstance(pid, int) and pid > 1 and start is not None and status.get("boot_id") == self._boot():
-            if process_start_time(pid) == str(start):  # or the pid is another's by now
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+        known = isinstance(pid, int) and pid > 1 and start is not None and status.get("boot_id") == self._boot()
+        if known and process_start_time(pid) == str(start):  # or the pid is another's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         return True
 
     def _pause(self, deadline: float, chroot: Chroot) -> None:
@@ -597,4 +603,4 @@ def _make_directory(path: str) -> None:
         os.mkdir(path, 0o755)
     except FileExistsError:
         return
-    os.chmod(path, 0o755)  # whatever the umask
+    os.chmod(path, 0o755)  # noqa: S103  # whatever the umask

@@ -15,7 +15,7 @@ import stat
 import typing as t
 
 from ._bases import all_bases, remove_base
-from ._chroots import KEPT, UNCOLLECTED, Chroot, ChrootStore, Stray
+from ._chroots import Chroot, ChrootStore, KEPT, Stray, UNCOLLECTED
 from ._errors import PortbuildError
 from ._names import Job
 from ._trash import throw_away, trash
@@ -52,7 +52,9 @@ class Goer(t.NamedTuple):
 
 def surplus(chroots: t.Iterable[Chroot], *, keep_max: int, oldest: float = 0.0) -> list[Chroot]:
     """Return the kept chroots that are too many, or were made before C(oldest)."""
-    kept = sorted((chroot for chroot in chroots if chroot.marker.state == KEPT), key=lambda chroot: -chroot.marker.created)
+    kept = sorted(
+        (chroot for chroot in chroots if chroot.marker.state == KEPT), key=lambda chroot: -chroot.marker.created
+    )
     return [chroot for number, chroot in enumerate(kept) if number >= keep_max or chroot.marker.created < oldest]
 
 
@@ -70,7 +72,11 @@ def uncollected(chroots: t.Iterable[Chroot], owned: Owned | None, *, oldest: flo
     return [
         chroot
         for chroot in chroots
-        if owned is not None and is_unowned(chroot, owned) and chroot.ended and chroot.marker.state != KEPT and chroot.marker.created >= oldest
+        if owned is not None
+        and is_unowned(chroot, owned)
+        and chroot.ended
+        and chroot.marker.state != KEPT
+        and chroot.marker.created >= oldest
     ]
 
 
@@ -85,7 +91,11 @@ def plan(store: ChrootStore, owned: Owned | None, bounds: Bounds, now: float) ->
         return os.path.relpath(chroot.path, store.scratch)
 
     goers = [
-        Goer(relative(chroot), f"It was left for debugging; {bounds.keep_max} are kept, for {bounds.keep_days:g} days.", chroot)
+        Goer(
+            relative(chroot),
+            f"It was left for debugging; {bounds.keep_max} are kept, for {bounds.keep_days:g} days.",
+            chroot,
+        )
         for chroot in too_many
     ]
     if owned is not None:
@@ -119,13 +129,23 @@ def _bases(scratch: str, chroots: list[Chroot], bounds: Bounds, now: float) -> t
 
 
 def _files(scratch: str, bounds: Bounds, now: float) -> t.Iterator[Goer]:
-    for directory, days in (("cache/inputs", bounds.cache_days), ("cache/archives", bounds.cache_days), ("incoming", _INCOMING_DAYS)):
+    for directory, days in (
+        ("cache/inputs", bounds.cache_days),
+        ("cache/archives", bounds.cache_days),
+        ("incoming", _INCOMING_DAYS),
+    ):
         with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(scratch, directory)) as entries:
             for entry in entries:
                 found = entry.stat(follow_symlinks=False)
                 # More than one link: a job is using it right now.
-                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and now - max(found.st_mtime, found.st_atime) > days * DAY:
-                    yield Goer(f"{directory}/{entry.name}", f"It was not used for {(now - found.st_mtime) / DAY:.0f} days.")
+                if (
+                    stat.S_ISREG(found.st_mode)
+                    and found.st_nlink == 1
+                    and now - max(found.st_mtime, found.st_atime) > days * DAY
+                ):
+                    yield Goer(
+                        f"{directory}/{entry.name}", f"It was not used for {(now - found.st_mtime) / DAY:.0f} days."
+                    )
 
 
 def carry_out(store: ChrootStore, goers: t.Iterable[Goer]) -> list[tuple[Goer, str]]:

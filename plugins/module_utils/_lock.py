@@ -28,6 +28,7 @@ class LockTimeout(PortbuildError):
     """Somebody else held the lock for too long."""
 
 
+@t.final
 class Lock:
     """An flock on a file, which is created if need be (and C(create)) and never removed; a context manager.
 
@@ -49,7 +50,7 @@ class Lock:
         self.acquire()
         return self
 
-    def __exit__(self, *unused: t.Any) -> None:
+    def __exit__(self, *unused: object) -> None:
         self.release()
 
     def fileno(self) -> int:

@@ -19,9 +19,9 @@ import typing as t
 
 from ._backends import BACKENDS, BackendUnusable, choose
 from ._bases import all_bases
-from ._chroots import KEPT, Chroot, ChrootStore
+from ._chroots import Chroot, ChrootStore, KEPT
 from ._limits import control_kind
-from ._process import boot_id, run
+from ._process import boot_id, LINUX, run
 from ._trash import trash
 
 CONF = "portbuild.conf"
@@ -61,7 +61,9 @@ def read_conf(scratch: str) -> dict[str, str]:
 def render_conf(values: t.Mapping[str, t.Any]) -> str:
     """Return the content of the per-node configuration."""
     lines = [f"{name}={shlex.quote(str(value))}" for name, value in sorted(values.items())]
-    return "\n".join(["# Written by portbuild.cluster.prepare_machine: changes are lost at the next setup.", *lines, ""])
+    return "\n".join(
+        ["# Written by portbuild.cluster.prepare_machine: changes are lost at the next setup.", *lines, ""]
+    )
 
 
 def size_text(number: float) -> str:
@@ -85,11 +87,11 @@ def age_text(seconds: float) -> str:
 
 def memory() -> dict[str, int]:
     """Return total and available bytes of memory; 0 where the system does not say."""
-    if sys.platform.startswith("linux"):
+    if LINUX:
         values = {}
         with open("/proc/meminfo", encoding="ascii") as stream:
             for line in stream:
-                name, dummy_colon, rest = line.partition(":")
+                name, _colon, rest = line.partition(":")
                 values[name] = int(rest.split()[0]) * 1024
         return {"total": values.get("MemTotal", 0), "available": values.get("MemAvailable", 0)}
     names = ["hw.physmem", "hw.pagesize", "vm.stats.vm.v_free_count", "vm.stats.vm.v_inactive_count"]
@@ -141,7 +143,7 @@ def survey(wishes: Wishes, *, now: t.Callable[[], float] = time.time) -> dict[st
         "strays": [{"path": stray.path, "why": stray.why, "running": stray.running} for stray in strays],
         "bases": [base._asdict() for base in all_bases(wishes.scratch)],
         "backend": _backend(wishes.scratch, str(wanted.backend)),
-        "memory_control": control_kind() if sys.platform.startswith("linux") else "none",
+        "memory_control": control_kind() if LINUX else "none",
     }
     facts["unfit"] = unfit(facts, wanted)
     facts["fit"] = not facts["unfit"]

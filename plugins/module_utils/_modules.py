@@ -71,4 +71,6 @@ def failing_properly(module: AnsibleModule) -> t.Iterator[None]:
         module.fail_json(msg=str(error), **answer)
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        module.fail_json(msg=f"The machine failed: {error}.", reason="machine_disk_full" if full else "client", infrastructure=True)
+        module.fail_json(
+            msg=f"The machine failed: {error}.", reason="machine_disk_full" if full else "client", infrastructure=True
+        )

@@ -16,11 +16,12 @@ import re
 import stat
 import typing as t
 
-from ._backends import choose
-from ._bases import BASES, has_base, install_base
+from ._backends import choose, copy_tree
+from ._bases import base_path, BASES, has_base, install_base
 from ._errors import PortbuildError
 from ._files import write_atomic
 from ._machine import CONF, render_conf
+from ._spares import provide
 from ._trash import empty_trash
 from ._trees import UnsafePath
 
@@ -162,6 +163,8 @@ def prepare(plan: Plan, *, really: bool) -> dict[str, t.Any]:
         result["backend"], result["backends"] = choose(steps.scratch, plan.backend)
     if plan.base:
         result.update(steps.base(plan.base))
+    if result["base_installed"] and result["backend"] == "directory":
+        provide(steps.scratch, base_path(steps.scratch, plan.base), copy_tree)
     if really:
         empty_trash(steps.scratch)
     result["changed"] = steps.changed

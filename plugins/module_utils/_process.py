@@ -14,7 +14,6 @@ import fcntl
 import os
 import select
 import signal
-import sys
 import time
 import typing as t
 
@@ -22,6 +21,8 @@ from . import _linux
 from ._errors import PortbuildError
 
 _CHUNK = 1 << 16
+
+LINUX: bool = os.uname().sysname == "Linux"  # mypy takes what it knows of sys.platform too far
 
 
 class CommandError(PortbuildError):
@@ -47,7 +48,7 @@ def _exec(
     """Become the command (in the child); what prevents it is written to the report pipe."""
     try:
         os.setsid()  # a group of its own, so that a time limit ends what the command started too
-        if sys.platform.startswith("linux"):
+        if LINUX:
             # A copy that outlives its killed caller would write into what the next attempt makes in its place.
             _linux.set_parent_death_signal(signal.SIGKILL)
             if os.getppid() != parent:
@@ -89,7 +90,7 @@ def _pump(outputs: dict[int, bytearray], stdin: int, data: bytes, deadline: floa
         remaining = None if deadline is None else deadline - time.monotonic()
         if remaining is not None and remaining <= 0:
             return False
-        for descriptor, dummy_event in poll.poll(None if remaining is None else remaining * 1000 + 1):
+        for descriptor, _event in poll.poll(None if remaining is None else remaining * 1000 + 1):
             if descriptor == stdin:
                 with contextlib.suppress(BlockingIOError):
                     try:
@@ -134,7 +135,7 @@ def exit_code(status: int) -> int:
 def run(
     argv: t.Sequence[str],
     *,
-    input: bytes | str | None = None,  # the word that everybody knows from the standard library
+    input: bytes | str | None = None,  # noqa: A002  # the word that everybody knows from the standard library
     env: t.Mapping[str, str] | None = None,
     cwd: str | None = None,
     timeout: float | None = None,
@@ -147,7 +148,7 @@ def run(
     """
     data = input.encode("utf-8") if isinstance(input, str) else input or b""
     deadline = None if timeout is None else time.monotonic() + timeout
-    pipes = [_above_stdio(os.pipe()) for dummy in range(4)]
+    pipes = [_above_stdio(os.pipe()) for _pipe in range(4)]
     (stdin_read, stdin_write), (out_read, out_write), (err_read, err_write), (report_read, report_write) = pipes
     parent = os.getpid()
     pid = os.fork()
@@ -257,7 +258,7 @@ def detach(function: t.Callable[[], None], *, nice: int = 10) -> None:
 def _open_files_limit() -> int:
     try:
         names = os.listdir("/dev/fd")  # what is open, where the system tells (FreeBSD without fdescfs: 0 1 2)
-        if sys.platform.startswith("linux"):
+        if LINUX:
             return max(int(name) for name in names) + 1
     except (OSError, ValueError):
         pass
@@ -266,7 +267,7 @@ def _open_files_limit() -> int:
 
 def boot_id() -> str:
     """Return what identifies this boot of the system: another value means that no process from before is left."""
-    if sys.platform.startswith("linux"):
+    if LINUX:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
             return stream.read().strip()
     # "{ sec = 1763797000, usec = 12 } Sat Nov 22 …": the seconds are all that matters.
@@ -281,7 +282,7 @@ def process_start_time(pid: int) -> str | None:
     """
     if pid <= 0:
         return None
-    if not sys.platform.startswith("linux"):
+    if not LINUX:
         done = run(["ps", "-o", "lstart=", "-p", str(pid)], env={"PATH": os.defpath, "LC_ALL": "C"}, timeout=10)
         return " ".join(done.stdout.split()) or None
     try:

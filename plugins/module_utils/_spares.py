@@ -18,7 +18,9 @@ CAP_SYS_ADMIN. Restored trees stand in C(<scratch>/spares/<sha256 of the base>/)
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import json
 import os
 import secrets
@@ -29,7 +31,7 @@ import typing as t
 
 from ._beneath import opened
 from ._errors import PortbuildError
-from ._process import check_run
+from ._process import check_run, LINUX
 from ._trees import open_beneath, remove_entry
 
 SPARES = "spares"
@@ -38,8 +40,12 @@ _TICK = 0.02  # seconds, at least: two changes within the kernel's tick get the 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MANY = 0.5  # of the entries to be replaced: then a plain copy is as good
 
-Stamp = t.Tuple[int, int]  # inode number and ctime, for a directory (0, 0): it is put right in any case
-Stamps = t.Dict[str, Stamp]
+Stamp = tuple[int, int]  # inode number and ctime, for a directory (0, 0): it is put right in any case
+Stamps = dict[str, Stamp]
+
+# FS_IOC_GETFLAGS, and those of the flags that somebody sets on purpose (chattr(1)).
+_GET_FLAGS = 0x80086601 if sys.maxsize > 1 << 32 else 0x80046601
+_SETTABLE = 0x628340FB
 
 
 class NotRestored(PortbuildError):
@@ -48,7 +54,7 @@ class NotRestored(PortbuildError):
 
 def usable_here() -> bool:
     """Return whether trees can be restored on this system."""
-    return sys.platform.startswith("linux")
+    return LINUX
 
 
 def _walk(directory: int, prefix: str = "") -> t.Iterator[tuple[str, os.stat_result]]:
@@ -69,7 +75,7 @@ def take_stamps(tree: str, target: str) -> None:
             path: (0, 0) if stat.S_ISDIR(status.st_mode) else (status.st_ino, status.st_ctime_ns)
             for path, status in _walk(directory)
         }
-    partial = f"{target}.{secrets.token_hex(4)}"
+    partial = os.path.join(os.path.dirname(target), f".stamps.{secrets.token_hex(4)}")
     with open(partial, "x", encoding="ascii") as stream:
         json.dump(stamps, stream)  # names that are no UTF-8 come through as escaped surrogates
     os.rename(partial, target)
@@ -89,10 +95,16 @@ class _Restoration:
         self._base = base
         self._stamps = stamps
         self._seen: set[str] = set()
+        self._parted = False  # a file with another name was removed
 
     def run(self) -> None:
-        with opened(os.open(self._tree, _DIRECTORY)) as directory:
-            self._sift(directory, "")
+        looking = True
+        while looking:
+            self._seen.clear()
+            self._parted = False
+            with opened(os.open(self._tree, _DIRECTORY)) as directory:
+                self._sift(directory, "")
+            looking = self._parted  # the other name of what was removed, seen before, is a file with one link now
         missing = sorted(self._stamps.keys() - self._seen)
         if len(missing) > _MANY * len(self._stamps):
             raise NotRestored("Most of the tree was changed.")
@@ -102,7 +114,9 @@ class _Restoration:
                 ' | tar -C "$2" --xattrs "--xattrs-include=*" --acls --numeric-owner -xpf -'
             )
             names = b"\0".join(os.fsencode(f"./{path}") for path in missing)
-            check_run(["/bin/sh", "-c", script, "sh", self._base, self._tree], "Restoring a chroot", input=names, timeout=600)
+            check_run(
+                ["/bin/sh", "-c", script, "sh", self._base, self._tree], "Restoring a chroot", input=names, timeout=600
+            )
         with opened(os.open(self._base, _DIRECTORY)) as base, opened(os.open(self._tree, _DIRECTORY)) as tree:
             _like(base, tree)
             self._directories(base, tree, "")
@@ -123,6 +137,8 @@ class _Restoration:
             elif wanted == (status.st_ino, status.st_ctime_ns):
                 self._seen.add(path)
                 continue
+            # A directory may hold such files, too.
+            self._parted = self._parted or stat.S_ISDIR(status.st_mode) or status.st_nlink > 1
             remove_entry(directory, name)
 
     def _directories(self, base: int, tree: int, prefix: str) -> None:
@@ -134,9 +150,10 @@ class _Restoration:
                 raise NotRestored(f"/{prefix} is not as in the base.")
         for name, is_directory in wanted.items():
             if is_directory:
-                with opened(os.open(name, _DIRECTORY, dir_fd=base)) as source, opened(
-                    os.open(name, _DIRECTORY, dir_fd=tree)
-                ) as target:
+                with (
+                    opened(os.open(name, _DIRECTORY, dir_fd=base)) as source,
+                    opened(os.open(name, _DIRECTORY, dir_fd=tree)) as target,
+                ):
                     self._directories(source, target, f"{prefix}{name}/")
                     _like(source, target)
         _like(base, tree)
@@ -144,6 +161,8 @@ class _Restoration:
 
 def _like(source: int, target: int) -> None:
     """Give a directory owner, mode, extended attributes (so also lists of access rights) and time of another."""
+    if _flags(source) != _flags(target):
+        raise NotRestored("Somebody has set flags on a directory.")
     wanted, found = os.fstat(source), os.fstat(target)
     if (wanted.st_uid, wanted.st_gid) != (found.st_uid, found.st_gid):
         os.fchown(target, wanted.st_uid, wanted.st_gid)
@@ -157,6 +176,13 @@ def _like(source: int, target: int) -> None:
         os.fchmod(target, stat.S_IMODE(wanted.st_mode))
     if wanted.st_mtime_ns != os.fstat(target).st_mtime_ns:
         os.utime(target, ns=(wanted.st_atime_ns, wanted.st_mtime_ns))
+
+
+def _flags(directory: int) -> int:
+    buffer = array.array("l", [0])
+    with contextlib.suppress(OSError):  # a file system without flags
+        fcntl.ioctl(directory, _GET_FLAGS, buffer)
+    return buffer[0] & _SETTABLE
 
 
 def take(fs: str, base: str, root: str, stamps: str) -> bool:
@@ -174,6 +200,24 @@ def take(fs: str, base: str, root: str, stamps: str) -> bool:
             os.rmdir(taken)
             return True
     return False
+
+
+def provide(scratch: str, base: str, copy: t.Callable[[str, str], None]) -> None:
+    """Make a spare tree of the base ahead of the first job, unless there is one."""
+    shelves = os.path.join(scratch, SPARES)
+    shelf = os.path.join(shelves, os.path.basename(base))
+    os.makedirs(shelf, 0o700, exist_ok=True)
+    if not usable_here() or os.listdir(shelf):
+        return
+    with opened(open_beneath(scratch, SPARES)) as directory:
+        for name in os.listdir(directory):
+            if name.startswith(".new."):  # of a killed setup
+                remove_entry(directory, name)
+    new = os.path.join(shelves, f".new.{secrets.token_hex(4)}")
+    os.mkdir(new, 0o700)
+    copy(base, os.path.join(new, "root"))
+    take_stamps(os.path.join(new, "root"), os.path.join(new, "stamps"))
+    os.rename(new, os.path.join(shelf, secrets.token_hex(8)))
 
 
 def reclaim(scratch: str, entry: str) -> None:

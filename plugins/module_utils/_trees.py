@@ -22,12 +22,11 @@ import itertools
 import os
 import secrets
 import stat
-import sys
 import typing as t
 
 from ._beneath import open_directory, open_top, opened
 from ._errors import PortbuildError
-from ._process import check_run
+from ._process import check_run, LINUX
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ENTRY = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -49,7 +48,7 @@ def _unescape(word: str) -> str:
 
 def mount_points() -> list[str]:
     """Return every mount point that this process can see, in mount order."""
-    if sys.platform.startswith("linux"):
+    if LINUX:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
             return [_unescape(line.split(" ", 5)[4]) for line in stream]
     lines = check_run(["mount", "-p"], "Listing the mounts", timeout=30).stdout.splitlines()
@@ -84,7 +83,7 @@ def move_out(top: str, relative: str, trash: str) -> str:
     From then on the path is free, and what was there has no name that anything uses. Raises UnsafePath if
     something is mounted in it, FileNotFoundError if there is nothing.
     """
-    parent, dummy_slash, name = relative.rpartition("/")
+    parent, _slash, name = relative.rpartition("/")
     if name in ("", ".", "..") or os.path.realpath(top) == "/":
         raise UnsafePath(f"Refusing to remove {relative!r} beneath {top!r}.")
     mounted = mounts_below(os.path.join(os.path.realpath(top), relative))
@@ -269,6 +268,6 @@ def usage(path: str, *, skip: t.Container[str] = ()) -> int:
                 else:
                     stack.append((below, scan.add(below)))
     finally:
-        for directory, dummy_names in stack:
+        for directory, _names in stack:
             os.close(directory)
     return scan.total

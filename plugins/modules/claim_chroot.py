@@ -147,6 +147,21 @@ build_token:
   returned: success
   type: int
   sample: 17
+cores:
+  description: How many processors the machine has.
+  returned: success
+  type: int
+  sample: 8
+memory:
+  description: How much memory the machine has, in bytes; 0 where it does not say.
+  returned: success
+  type: int
+  sample: 25276063744
+clock:
+  description: The machine's clock, in seconds since 1970.
+  returned: success
+  type: float
+  sample: 1760000000.0
 status:
   description: Of a build in it, how far it is or how it ended; empty if none was started.
   returned: success
@@ -174,6 +189,7 @@ infrastructure:
 
 import errno
 import os
+import time
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
@@ -181,7 +197,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ..module_utils._backends import choose
 from ..module_utils._bases import note_use
 from ..module_utils._chroots import Chroot, ChrootStore
-from ..module_utils._modules import LEASE_ARGUMENT, SCRATCH_ARGUMENT, failing_properly, lease_job
+from ..module_utils._machine import memory
+from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
 from ..module_utils._names import Job
 from ..module_utils._trash import empty_trash
 
@@ -210,6 +227,9 @@ def told(chroot: Chroot) -> dict[str, t.Any]:
         "state": chroot.marker.state,
         "running": chroot.running,
         "build_token": chroot.marker.build_token,
+        "cores": os.cpu_count() or 1,
+        "memory": memory()["total"],
+        "clock": time.time(),
         "status": {key: chroot.status[key] for key in _TOLD_OF_STATUS if key in chroot.status},
     }
 
@@ -218,7 +238,9 @@ def check_space(scratch: str, wanted: int) -> None:
     """Raise the error that a full disk would, before it is one."""
     found = os.statvfs(scratch)
     if found.f_bavail * found.f_frsize < wanted:
-        raise OSError(errno.ENOSPC, f"{found.f_bavail * found.f_frsize} bytes are free in {scratch}, at least {wanted} are needed")
+        raise OSError(
+            errno.ENOSPC, f"{found.f_bavail * found.f_frsize} bytes are free in {scratch}, at least {wanted} are needed"
+        )
 
 
 def main() -> None:
@@ -239,7 +261,9 @@ def main() -> None:
         before = store.would_claim(job, **wanted)
         if module.check_mode:
             new = {"chroot": store.path(job), "backend": backend, "base": params["base"], "state": "claimed"}
-            module.exit_json(changed=before is None, **(told(before) if before else {**new, "running": False, "status": {}}))
+            module.exit_json(
+                changed=before is None, **(told(before) if before else {**new, "running": False, "status": {}})
+            )
         chroot = store.claim(job, client_user=params["client_user"], **wanted)
         note_use(scratch, params["base"])
         empty_trash(scratch)

@@ -129,9 +129,9 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._backends import BACKENDS
-from ..module_utils._chroots import CLAIMED, KEPT, UNCOLLECTED, BadMarker, Chroot, ChrootMissing, ChrootStore
+from ..module_utils._chroots import BadMarker, Chroot, ChrootMissing, ChrootStore, CLAIMED, KEPT, UNCOLLECTED
 from ..module_utils._cleanup import surplus
-from ..module_utils._modules import LEASE_ARGUMENT, SCRATCH_ARGUMENT, failing_properly, lease_job
+from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
 from ..module_utils._names import Job
 from ..module_utils._trash import empty_trash
 
@@ -187,7 +187,13 @@ def clean(store: ChrootStore, params: dict[str, t.Any], *, really: bool) -> dict
 
 def told(chroot: Chroot, held: str, *, changed: bool) -> dict[str, t.Any]:
     """Return the result of the step for a chroot that is held."""
-    result: dict[str, t.Any] = {"changed": changed, "cleaned": False, "held": held, "why": _WHY[held], "chroot": chroot.path}
+    result: dict[str, t.Any] = {
+        "changed": changed,
+        "cleaned": False,
+        "held": held,
+        "why": _WHY[held],
+        "chroot": chroot.path,
+    }
     if held == KEPT:
         result["enter"] = BACKENDS[chroot.marker.backend].enter(chroot.path)
     return result

@@ -120,9 +120,9 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._chroots import ChrootStore
-from ..module_utils._cleanup import DAY, Bounds, Owned, carry_out, plan, uncollected
-from ..module_utils._modules import SCRATCH_ARGUMENT, failing_properly
-from ..module_utils._names import Job, check_sha256
+from ..module_utils._cleanup import Bounds, carry_out, DAY, Owned, plan, uncollected
+from ..module_utils._modules import failing_properly, SCRATCH_ARGUMENT
+from ..module_utils._names import check_sha256, Job
 from ..module_utils._trash import empty_trash
 
 _NAME: dict[str, t.Any] = {"type": "str", "required": True}
@@ -159,7 +159,7 @@ def main() -> None:
         problems = [] if module.check_mode else carry_out(store, goers)
         if not module.check_mode:
             empty_trash(store.scratch, background=False)
-        failed = {goer.relative for goer, dummy_why in problems}
+        failed = {goer.relative for goer, _why in problems}
         module.exit_json(
             changed=len(goers) > len(problems),
             removed=[

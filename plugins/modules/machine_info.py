@@ -205,8 +205,8 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._machine import MIN_FREE, Wishes, survey
-from ..module_utils._modules import SCRATCH_ARGUMENT, failing_properly
+from ..module_utils._machine import MIN_FREE, survey, Wishes
+from ..module_utils._modules import failing_properly, SCRATCH_ARGUMENT
 from ..module_utils._names import check_sha256
 
 ARGUMENTS: dict[str, t.Any] = {

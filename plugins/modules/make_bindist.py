@@ -17,6 +17,8 @@ description:
     archive's lists for packages and sources, and nothing that tells which machine made it.
   - The tarball appears under its name when it is complete. A file of the same name with C(.json) appended remembers what
     it was made from.
+  - As a step of P(portbuild.cluster.bindist#role) it needs no options, as they come from the C(portbuild_)
+    variables; the tarball is then brought to the controller.
 author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:

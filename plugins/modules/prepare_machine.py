@@ -95,7 +95,7 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._modules import SCRATCH_ARGUMENT, failing_properly
+from ..module_utils._modules import failing_properly, SCRATCH_ARGUMENT
 from ..module_utils._names import check_sha256
 from ..module_utils._prepare import Plan, prepare
 

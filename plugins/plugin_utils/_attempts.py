@@ -36,9 +36,14 @@ def blames_package(attempts: c.Iterable[Attempt], machine: str, reason: str) -> 
     )
 
 
-def may_try_again(attempts: c.Sequence[Attempt], *, limit: int) -> bool:
-    """Return whether another attempt is allowed after these."""
-    return len(attempts) < limit
+def may_try_again(attempts: c.Sequence[Attempt], *, limit: int, retries: int) -> bool:
+    """Return whether another attempt is allowed after these.
+
+    C(limit) bounds all attempts, C(retries) how often a build may be started again after one that was recorded as a
+    failure of the infrastructure.
+    """
+    builds = sum(1 for attempt in attempts if attempt.get("recorded"))
+    return len(attempts) < limit and builds <= retries
 
 
 def hold_state(clean: Facts) -> str | None:

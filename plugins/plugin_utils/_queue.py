@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from ..module_utils._errors import PortbuildError
 from ..module_utils._names import BadName, Job
-from ._owner import Owner, judge_by_time
+from ._owner import judge_by_time, Owner
 
 # States of a lease that holds no slot, and what stands on the machine for it:
 #   uncollected  a finished build whose results could not be brought home
@@ -205,12 +205,16 @@ class MachineState:
         return self.state == "full"
 
 
-def choose_machine(candidates: c.Iterable[Candidate], jobs: c.Mapping[str, int], passed_over: c.Collection[str] = ()) -> str | None:
+def choose_machine(
+    candidates: c.Iterable[Candidate], jobs: c.Mapping[str, int], passed_over: c.Collection[str] = ()
+) -> str | None:
     """Return the machine for the next job: the one with the fewest jobs, among equals the best; None when all are full.
 
     C(jobs) has the machines in the queue that may take jobs. One that is passed over counts only if no other has room.
     """
-    room = [candidate.name for candidate in candidates if jobs.get(candidate.name, candidate.maxjobs) < candidate.maxjobs]
+    room = [
+        candidate.name for candidate in candidates if jobs.get(candidate.name, candidate.maxjobs) < candidate.maxjobs
+    ]
     return min(room, key=lambda name: (name in passed_over, jobs[name]), default=None)  # min takes the first of equals
 
 
@@ -399,5 +403,7 @@ class Queue(abc.ABC):
         """Give a machine no further jobs until undrain() and return whether that changed anything."""
 
     @abc.abstractmethod
-    def undrain(self, machine: str, maxjobs: int | None = None, *, jobs: int | None = None, dry_run: bool = False) -> bool:
+    def undrain(
+        self, machine: str, maxjobs: int | None = None, *, jobs: int | None = None, dry_run: bool = False
+    ) -> bool:
         """Give a machine jobs again, whatever took it out of the queue, and return whether that changed anything."""

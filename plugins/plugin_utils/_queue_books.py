@@ -58,7 +58,9 @@ class Entry:
         """Return the entry that to_dict() described, None when it is none."""
         if not isinstance(value, dict):
             return None
-        shown, foreign, maxjobs = value.get("shown"), value.get("foreign"), value.get("maxjobs")
+        shown: t.Any = value.get("shown")
+        foreign: t.Any = value.get("foreign")
+        maxjobs: t.Any = value.get("maxjobs")
         if (shown is None or is_count(shown)) and is_count(foreign) and is_count(maxjobs):
             return cls(shown, foreign, maxjobs)
         return None
@@ -79,7 +81,11 @@ def parse_counter(data: bytes) -> Seen:
     number = int(match.group(1)) if match else -1
     if 0 <= number <= MAX_JOBS:
         return number
-    return Malformed(f"expected one number of jobs, found {data[:40]!r}" if data else "expected a number of jobs, found an empty file")
+    return Malformed(
+        f"expected one number of jobs, found {data[:40]!r}"
+        if data
+        else "expected a number of jobs, found an empty file"
+    )
 
 
 def condition(entry: Entry, seen: Seen) -> Condition:

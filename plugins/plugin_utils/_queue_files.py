@@ -41,14 +41,15 @@ from dataclasses import dataclass, replace
 
 from ..module_utils._files import write_atomic, write_json
 from ..module_utils._lock import Lock, LockTimeout
-from ..module_utils._names import BadName, Job, check_machine, check_package, check_branch
+from ..module_utils._names import BadName, check_branch, check_machine, check_package, Job
 from ..module_utils._process import boot_id
 from ._owner import Owner
 from ._queue import (
-    CLAIMED,
-    HOLDS,
     Candidate,
+    choose_machine,
+    CLAIMED,
     Hold,
+    HOLDS,
     JobBusy,
     Lease,
     MachineState,
@@ -57,9 +58,20 @@ from ._queue import (
     QueueError,
     QueueLocked,
     StaleLease,
-    choose_machine,
 )
-from ._queue_books import UNKNOWN, Condition, Entry, Malformed, Seen, condition, first_sight, is_count, observe, parse_counter, wanted
+from ._queue_books import (
+    Condition,
+    condition,
+    Entry,
+    first_sight,
+    is_count,
+    Malformed,
+    observe,
+    parse_counter,
+    Seen,
+    UNKNOWN,
+    wanted,
+)
 
 LOCK_TIMEOUT = 30.0
 NAME_MAX = 255
@@ -69,7 +81,7 @@ _RECORD_LIMIT = 1 << 16
 _JOURNAL_LIMIT = 1 << 18  # then it is begun anew with its last line
 _JOURNAL_TAIL = 1 << 12  # holds the last line, unless there are dozens of machines
 
-_Key = t.Tuple[str, str]  # branch, package
+_Key = tuple[str, str]  # branch, package
 
 
 class _Paths:
@@ -368,9 +380,12 @@ class _Books:
         return _read_lease(self.paths.lease(machine, key), Job(self.arch, *key), machine)
 
     def held(self) -> list[tuple[str, _Key]]:
-        """Return the names of the leases that hold no slot."""
-        names = (_parse_lease_name(name) for name in _list(self.paths.held_claims))
-        return sorted(name for name in names if name is not None)
+        """Return machine, branch and package of the leases that hold no slot."""
+        return sorted(parsed for name in self.held_names() if (parsed := _parse_lease_name(name)) is not None)
+
+    def held_names(self) -> list[str]:
+        """Return what is in the directory of the leases that hold no slot."""
+        return _list(self.paths.held_claims)
 
     def held_lease(self, machine: str, key: _Key) -> Lease:
         """Return a held lease that is there."""
@@ -434,7 +449,9 @@ class _Writer(_Books):
             shown = self.entries[machine]["shown"]
             if shown is not None:
                 self._write(self.paths.next(self.serial, machine), b"%d\n" % shown)
-        self._append(self.dump({machine: None if isinstance(seen, Malformed) else seen for machine, seen in before.items()}))
+        self._append(
+            self.dump({machine: None if isinstance(seen, Malformed) else seen for machine, seen in before.items()})
+        )
         for machine, seen in before.items():
             self._put_counter(machine, seen)
             self._looks.pop(machine, None)
@@ -458,7 +475,9 @@ class _Writer(_Books):
             return
         if self.torn:
             line = b"\n" + line
-        descriptor = os.open(self.paths.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self.mode)
+        descriptor = os.open(
+            self.paths.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, self.mode
+        )
         try:
             if self.journal_size == 0:
                 os.fchmod(descriptor, self.mode)
@@ -478,13 +497,23 @@ class _Writer(_Books):
             os.close(descriptor)
 
     def _sweep(self) -> None:
-        """Remove what earlier commits and killed writers have left: whoever holds the lock knows that nobody needs it."""
-        for name in self.hidden:
-            with contextlib.suppress(OSError):
-                os.unlink(os.path.join(self.paths.claims, name))
+        """Remove what earlier commits have left."""
+        self._remove(f"{self.paths.claims}/{name}" for name in self.hidden)
+        self._remove(f"{self.paths.offline}/{name}" for name in self.offline if name.startswith("."))
         self.hidden.clear()
 
+    def _remove(self, paths: c.Iterable[str]) -> None:
+        """Remove files of killed writers: who holds the lock knows that nobody needs them."""
+        for path in paths:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
     # -- leases ------------------------------------------------------------------------------------------------
+
+    def held_names(self) -> list[str]:
+        names = super().held_names()
+        self._remove(f"{self.paths.held_claims}/{name}" for name in names if name.startswith("."))
+        return names
 
     def write_lease(self, lease: Lease) -> None:
         """Write a lease that holds a slot."""
@@ -562,7 +591,7 @@ class _Writer(_Books):
         return None
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _boot_id() -> str:
     return boot_id()
 
@@ -594,14 +623,21 @@ def _rooms(books: _Books, candidates: c.Sequence[Candidate]) -> dict[str, int]:
 
 
 def _prefer_held(
-    held: c.Sequence[Lease], candidates: c.Sequence[Candidate], rooms: c.Mapping[str, int], passed_over: c.Collection[str]
+    held: c.Sequence[Lease],
+    candidates: c.Sequence[Candidate],
+    rooms: c.Mapping[str, int],
+    passed_over: c.Collection[str],
 ) -> tuple[c.Sequence[Candidate], c.Collection[str]]:
     """Return the candidates and those passed over in view of what is left of the job's earlier builds.
 
     Results to collect and a build that may still run are worth waiting for, while their machine is there. What was
     lost is worth a look if its machine has room. A chroot kept for debugging is left in peace while another has room.
     """
-    there = {candidate.name: candidate for candidate in candidates if candidate.name in rooms and candidate.name not in passed_over}
+    there = {
+        candidate.name: candidate
+        for candidate in candidates
+        if candidate.name in rooms and candidate.name not in passed_over
+    }
     for lease in sorted(held, key=lambda lease: lease.token, reverse=True):
         machine = there.get(lease.machine)
         if machine is None or lease.state == "kept":
@@ -815,7 +851,9 @@ class FileQueue(Queue):
 
     def _existing(self, books: _Writer, job: Job) -> Lease | None:
         """Return the dead owner's lease of the job, if there is one. Raises JobBusy if its owner lives."""
-        found = sorted((books.lease(machine, _key(job)) for machine in books.machines_of(_key(job))), key=lambda lease: lease.token)
+        found = sorted(
+            (books.lease(machine, _key(job)) for machine in books.machines_of(_key(job))), key=lambda lease: lease.token
+        )
         for lease in found:
             if self.judge(lease) == "alive":
                 raise JobBusy(
@@ -832,7 +870,9 @@ class FileQueue(Queue):
         books.hold(lease, state, reason)
         books.settle([lease.machine])
 
-    def _take(self, books: _Writer, old: Lease, job: Job, owner: Owner, names: c.Sequence[str], *, new: bool = False) -> Lease:
+    def _take(
+        self, books: _Writer, old: Lease, job: Job, owner: Owner, names: c.Sequence[str], *, new: bool = False
+    ) -> Lease:
         """Write the lease for its new owner. A new lease is counted first: killed in between, nothing is left of it."""
         now = self._now()
         token = books.next_token(now)
@@ -981,7 +1021,9 @@ class FileQueue(Queue):
             os.makedirs(self._paths.directory, exist_ok=True)
         return self._change(machine, maxjobs, jobs, repair=False, dry_run=dry_run)
 
-    def undrain(self, machine: str, maxjobs: int | None = None, *, jobs: int | None = None, dry_run: bool = False) -> bool:
+    def undrain(
+        self, machine: str, maxjobs: int | None = None, *, jobs: int | None = None, dry_run: bool = False
+    ) -> bool:
         check_machine(machine)
         return self._change(machine, maxjobs or UNKNOWN, jobs, repair=True, dry_run=dry_run)
 

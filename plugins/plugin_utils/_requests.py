@@ -18,6 +18,7 @@ import typing as t
 
 from ._context import StepContext, lease_job
 from ._record import is_present, path_of
+from ._settings import Settings
 from ._systems import BuildInputs, BuildPlan, PackageFile
 
 SCHEMA = 1
@@ -43,7 +44,7 @@ def make_request(
     """
     os.makedirs(context.layout.incoming, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".request-", dir=context.layout.incoming) as work_directory:
-        plan = context.system.prepare(_inputs(context, lease, work_directory))
+        plan = context.system.prepare(_inputs(context, lease, chroot, work_directory))
         yield BuildRequest(
             build=_build(context, lease, chroot, plan),
             script=plan.script,
@@ -52,7 +53,9 @@ def make_request(
         )
 
 
-def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: str) -> BuildInputs:
+def _inputs(
+    context: StepContext, lease: c.Mapping[str, t.Any], chroot: c.Mapping[str, t.Any], work_directory: str
+) -> BuildInputs:
     settings = context.settings
     return BuildInputs(
         job=lease_job(lease),
@@ -62,7 +65,7 @@ def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: 
         work_directory=work_directory,
         cache_directory=context.layout.incoming,
         build_user=settings.build_user,
-        make_jobs=settings.make_jobs or 1,
+        make_jobs=settings.make_jobs or max(1, int(chroot["cores"]) // max(1, settings.maxjobs)),
         build_options=settings.build_options,
         build_profiles=settings.build_profiles,
         build_indep=settings.build_indep,
@@ -79,6 +82,14 @@ def _packages(context: StepContext) -> list[PackageFile]:
         for entry in context.store.all_package_files(("package",))
         if is_present(context.layout, entry.file)
     ]
+
+
+def _disk_limit(settings: Settings, chroot: c.Mapping[str, t.Any]) -> int:
+    """Return how many bytes the job may write; what a tmpfs chroot holds is memory, by default half of the machine's."""
+    if chroot["backend"] != "tmpfs":
+        return settings.disk_limit
+    bounds = (settings.disk_limit, settings.tmpfs_size or int(chroot["memory"]) // 2)
+    return min((bound for bound in bounds if bound), default=0)
 
 
 def _build(
@@ -102,7 +113,7 @@ def _build(
         "limits": {
             "timeout": settings.timeout,
             "silence": settings.silence_timeout,
-            "disk": settings.disk_limit,
+            "disk": _disk_limit(settings, chroot),
             "memory": settings.memory_limit,
             "log": settings.log_limit,
             "processes": settings.processes_limit,

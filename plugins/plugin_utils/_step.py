@@ -32,7 +32,7 @@ from ._candidates import find_candidates, inventory_machines
 from ._context import StepContext
 from ._owner import Owner
 from ._queue import Candidate, Lease, Queue
-from ._settings import resolve
+from ._settings import resolve, SettingError, unknown
 
 COLLECTION = "portbuild.cluster"
 RENEW_INTERVAL = 30.0  # seconds between renewals of a lease
@@ -190,11 +190,15 @@ class StepAction(ActionBase):
         self, task_vars: c.Mapping[str, t.Any], *, machine: str | None = None, package: str | None = None
     ) -> StepContext:
         """Return the context of the job, as seen from the machine where one is given."""
-        own = None
+        variables = self.portbuild_variables(task_vars)
+        own: dict[str, t.Any] = {}
         if machine is not None:
             delegated = task_vars.get("ansible_delegated_vars", {}).get(machine)
             own = self.portbuild_variables(delegated or task_vars["hostvars"].get(machine) or {})
-        return StepContext(self.portbuild_variables(task_vars), own, package=package, machine=machine)
+        strangers = unknown({**variables, **own})
+        if strangers:
+            raise SettingError(" ".join(stranger.message for stranger in strangers))
+        return StepContext(variables, own, package=package, machine=machine)
 
     @property
     def owner(self) -> Owner:

@@ -73,10 +73,17 @@ def _judge(
         machine=lease.machine,
         version=context.system.version_of([path_of(context.layout, file) for file in files if file.kind == "changes"]),
         broken=lease.job.package in read_duds(context.layout.duds),
+        offset=_offset(status),
     )
     if build.infrastructure and blames_package(attempts, lease.machine, build.reason):
         return dataclasses.replace(build, infrastructure=False, failure_class=RESOURCES)
     return build
+
+
+def _offset(status: c.Mapping[str, t.Any]) -> float:
+    """Return what the controller's clock is ahead of the client's."""
+    offset = status.get("clock_offset")
+    return float(offset) if isinstance(offset, (int, float)) and abs(offset) < 1e10 else 0.0
 
 
 def _facts(

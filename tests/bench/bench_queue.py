@@ -42,12 +42,15 @@ class Tally:
         self.slowest = multiprocessing.RawArray("d", claimers)
 
     def change(self, machine: int, by: int) -> None:
+        """Count a job more, or one less, on the machine."""
         with self.lock:
             self.running[machine] += by
             self.peaks[machine] = max(self.peaks[machine], self.running[machine])
 
 
-def claimer(number: int, directory: str, candidates: list[Candidate], tally: Tally, start: float, end: float, work: float) -> None:
+def claimer(
+    number: int, directory: str, candidates: list[Candidate], tally: Tally, start: float, end: float, work: float
+) -> None:
     """Claim and release until the end."""
     queue = FileQueue(directory, arch=ARCH)
     owner = Owner.of(os.getpid())
@@ -78,7 +81,9 @@ def run(directory: str, claimers: int, seconds: float, maxjobs: list[int], work:
     start = time.monotonic() + 1 + claimers / 50  # all are there before the first claims
     before = os.times()
     processes = [
-        multiprocessing.Process(target=claimer, args=(number, directory, candidates, tally, start, start + seconds, work))
+        multiprocessing.Process(
+            target=claimer, args=(number, directory, candidates, tally, start, start + seconds, work)
+        )
         for number in range(claimers)
     ]
     for process in processes:
@@ -99,7 +104,9 @@ def run(directory: str, claimers: int, seconds: float, maxjobs: list[int], work:
         "fewest_by_a_claimer": min(claims),
         "most_by_a_claimer": max(claims),
         "slowest_claim_seconds": round(max(tally.slowest), 3),
-        "cpu_seconds": round(after.children_user + after.children_system - before.children_user - before.children_system, 2),
+        "cpu_seconds": round(
+            after.children_user + after.children_system - before.children_user - before.children_system, 2
+        ),
         "peaks": peaks,
         "never_above_maxjobs": all(peak <= limit for peak, limit in zip(peaks, maxjobs)),
         "all_slots_back": all(state[candidate.name].counter == 0 for candidate in candidates) and not queue.leases(),
@@ -108,6 +115,7 @@ def run(directory: str, claimers: int, seconds: float, maxjobs: list[int], work:
 
 
 def main() -> int:
+    """Run as the arguments say, print the result, return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claimers", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10.0)

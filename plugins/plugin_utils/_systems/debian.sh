@@ -473,23 +473,30 @@ compare() {
 # The results are the files that the build listed, and belong to this source. Nothing has run here since the build.
 step_package() {
     cd "$results"
+    rm -f ../listed ../names
     count=0
     for changes in *.changes; do
         [ -f "$changes" ] || fail 'The build made no .changes file.'
         name=$(sed -n 's/^Source: *\([^ ]*\).*/\1/p' "$changes")
         [ "$name" = "$PB_PACKAGE" ] || fail "$changes is for $name, not for $PB_PACKAGE."
-        sums=$(listed "$changes" | sed 's/^\([0-9a-f]*\) [0-9]* /\1  /')
-        [ -n "$sums" ] || fail "$changes lists no files."
-        printf '%s\n' "$sums" | sha256sum --check --strict --quiet || fail "$changes does not match its files."
+        listed "$changes" > ../listed
+        [ -s ../listed ] || fail "$changes lists no files."
+        sed 's/^\([0-9a-f]*\) [0-9]* /\1  /' ../listed | sha256sum --check --strict --quiet ||
+            fail "$changes does not match its files."
+        cut -d ' ' -f 3 ../listed >> ../names
+    done
+    for file in *; do
+        case $file in
+            *.changes) ;;
+            *) grep -qxF -e "$file" ../names || fail "$file is among the results, but no .changes file lists it." ;;
+        esac
     done
     for deb in *.deb *.udeb; do
         [ -f "$deb" ] || continue
         count=$((count + 1))
-        # shellcheck disable=SC2016 # these are dpkg's variables
-        said=$(dpkg-deb -W --showformat='${source:Package}\n${Package}_${Architecture}\n' "$deb")
-        [ "${said%%
-*}" = "$PB_PACKAGE" ] || fail "$deb belongs to the source package ${said%%
-*}, not to $PB_PACKAGE."
+        # shellcheck disable=SC2016 # it is dpkg's variable
+        name=$(dpkg-deb -W --showformat='${source:Package}' "$deb")
+        [ "$name" = "$PB_PACKAGE" ] || fail "$deb belongs to the source package $name, not to $PB_PACKAGE."
     done
     [ "$count" -gt 0 ] || fail 'The build made no package.'
     say "$count packages."

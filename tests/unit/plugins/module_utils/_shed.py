@@ -51,7 +51,9 @@ class Shed:
             os.close(read)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             with Lock(os.path.join(chroot.path, "lock"), timeout=5):
-                self.write_status(job, state="running", pid=os.getpid(), pid_start=process_start_time(os.getpid()), **status)
+                self.write_status(
+                    job, state="running", pid=os.getpid(), pid_start=process_start_time(os.getpid()), **status
+                )
                 os.write(write, b"1")
                 time.sleep(60)
             os._exit(0)
@@ -63,7 +65,9 @@ class Shed:
 
     def write_status(self, job: Job, **values: t.Any) -> None:
         """Write what a supervisor writes."""
-        write_json(os.path.join(self.store.path(job), "status.json"), {"boot_id": self.boot, "phase": "build", **values})
+        write_json(
+            os.path.join(self.store.path(job), "status.json"), {"boot_id": self.boot, "phase": "build", **values}
+        )
 
     def ended(self, job: Job = HELLO, *, token: int = 1, queue: str = "q", reason: str = "success") -> None:
         """Have the chroot look like one in which a build ended."""

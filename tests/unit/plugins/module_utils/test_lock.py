@@ -16,8 +16,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-
-from ansible_collections.portbuild.cluster.plugins.module_utils._lock import Lock, LockTimeout, is_locked, try_lock
+from ansible_collections.portbuild.cluster.plugins.module_utils._lock import is_locked, Lock, LockTimeout, try_lock
 
 
 @pytest.fixture(name="path")

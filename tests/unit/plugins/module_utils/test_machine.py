@@ -13,11 +13,17 @@ import subprocess
 import typing as t
 
 import pytest
-
 from ansible_collections.portbuild.cluster.plugins.module_utils import _machine, _prepare
-from ansible_collections.portbuild.cluster.plugins.module_utils._bases import BadBase, all_bases, has_base, install_base
+from ansible_collections.portbuild.cluster.plugins.module_utils._bases import all_bases, BadBase, has_base, install_base
 from ansible_collections.portbuild.cluster.plugins.module_utils._chroots import KEPT, UNCOLLECTED
-from ansible_collections.portbuild.cluster.plugins.module_utils._cleanup import DAY, Bounds, Owned, carry_out, plan, uncollected
+from ansible_collections.portbuild.cluster.plugins.module_utils._cleanup import (
+    Bounds,
+    carry_out,
+    DAY,
+    Owned,
+    plan,
+    uncollected,
+)
 from ansible_collections.portbuild.cluster.plugins.module_utils._files import sha256_file
 from ansible_collections.portbuild.cluster.plugins.module_utils._machine import Wishes
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
@@ -95,7 +101,11 @@ class TestPrepare:
         assert stat.S_IMODE((scratch / "bases").stat().st_mode) == 0o700
         assert stat.S_IMODE((scratch / "incoming").stat().st_mode) == 0o700
         assert (scratch / "incoming").stat().st_uid != 0
-        assert _machine.read_conf(str(scratch)) == {"client_user": "nobody", "maxjobs": "3", "chroot_backend": "directory"}
+        assert _machine.read_conf(str(scratch)) == {
+            "client_user": "nobody",
+            "maxjobs": "3",
+            "chroot_backend": "directory",
+        }
 
     def test_check_mode_and_diff_tell_what_changes(self, tmp_path: pathlib.Path):
         scratch = str(tmp_path / "scratch")
@@ -156,7 +166,9 @@ class TestMachine:
 
     @pytest.mark.root
     def test_every_reason_is_a_sentence(self, shed: Shed):
-        wishes = Wishes(str(shed.scratch), client_user="no-such-account", backend="zfs", bases=("0" * 64,), min_free=1 << 60)
+        wishes = Wishes(
+            str(shed.scratch), client_user="no-such-account", backend="zfs", bases=("0" * 64,), min_free=1 << 60
+        )
         unfit = _machine.survey(wishes)["unfit"]
         assert len(unfit) == 4
         for reason in unfit:
@@ -170,13 +182,23 @@ class TestMachine:
         assert (conf["maxjobs"], conf["client_user"]) == ("3", "a b")
         (tmp_path / "portbuild.conf").write_bytes(b"a='unterminated\n\xff\x00")
         assert _machine.read_conf(str(tmp_path)) == {}
-        values = {"a": "it's \"quoted\" $x", "b": 1}
+        values = {"a": 'it\'s "quoted" $x', "b": 1}
         (tmp_path / "portbuild.conf").write_text(_machine.render_conf(values), encoding="utf-8")
-        assert _machine.read_conf(str(tmp_path)) == {"a": "it's \"quoted\" $x", "b": "1"}
+        assert _machine.read_conf(str(tmp_path)) == {"a": 'it\'s "quoted" $x', "b": "1"}
 
     def test_sizes_and_ages_for_people(self):
-        assert [_machine.size_text(number) for number in (0, 1023, 1536, 5 << 30)] == ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
-        assert [_machine.age_text(number) for number in (5, 90, 3700, 200000)] == ["5 s", "1 min", "1 h 1 min", "2 d 7 h"]
+        assert [_machine.size_text(number) for number in (0, 1023, 1536, 5 << 30)] == [
+            "0 B",
+            "1023 B",
+            "1.5 KiB",
+            "5.0 GiB",
+        ]
+        assert [_machine.age_text(number) for number in (5, 90, 3700, 200000)] == [
+            "5 s",
+            "1 min",
+            "1 h 1 min",
+            "2 d 7 h",
+        ]
 
 
 class TestCleanup:

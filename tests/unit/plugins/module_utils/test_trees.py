@@ -15,7 +15,6 @@ import time
 import typing as t
 
 import pytest
-
 from ansible_collections.portbuild.cluster.plugins.module_utils import _linux, _trees
 from ansible_collections.portbuild.cluster.plugins.module_utils._beneath import UnsafeFile
 from ansible_collections.portbuild.cluster.plugins.module_utils._process import in_child
@@ -110,7 +109,9 @@ def test_immutable_files_are_no_obstacle(scratch: pathlib.Path):
     (tree / "file").write_bytes(b"")
     (tree / "append").write_bytes(b"")
     marked = [["+i", "file"], ["+a", "append"], ["+i", "closed"], ["+i", "."]]
-    done = [subprocess.run(["chattr", flag, str(tree / name)], capture_output=True, check=False) for flag, name in marked]
+    done = [
+        subprocess.run(["chattr", flag, str(tree / name)], capture_output=True, check=False) for flag, name in marked
+    ]
     if any(result.returncode for result in done):
         pytest.skip("the file system has no such flags")
     remove(tree)

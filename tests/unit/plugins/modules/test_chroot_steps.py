@@ -19,7 +19,6 @@ import pytest
 pytest.importorskip("ansible.module_utils.testing")
 
 from ansible.module_utils.testing import patch_module_args
-
 from ansible_collections.portbuild.cluster.tests.unit.plugins.module_utils._shed import BASE, DASH, HELLO, Shed
 
 LEASE = {**HELLO._asdict(), "machine": "a1", "queue": "q", "token": 5}
@@ -161,9 +160,11 @@ def test_cleanup_twice(shed: Shed):
     wanted: dict[str, t.Any] = {"queue": "q", "token": 6, "owned": [DASH._asdict()]}
     told = call("cleanup", shed, check=True, **wanted)
     done = call("cleanup", shed, **wanted)
-    assert told["removed"] == done["removed"] == [
-        {"path": shed.store.path(HELLO), "why": "No lease owns it: it is claimed."}
-    ]
+    assert (
+        told["removed"]
+        == done["removed"]
+        == [{"path": shed.store.path(HELLO), "why": "No lease owns it: it is claimed."}]
+    )
     assert (done["changed"], done["problems"], done["uncollected"]) == (True, [], [])
     again = call("cleanup", shed, **wanted)
     assert (again["changed"], again["removed"]) == (False, [])

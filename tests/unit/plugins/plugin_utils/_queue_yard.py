@@ -65,7 +65,9 @@ class Yard:
         return {path.name: path.read_text() for path in self.directory.iterdir() if not path.name.startswith(".")}
 
     def leases(self) -> list[str]:
-        return sorted(path.name for path in (self.directory / ".claims").iterdir() if ":" in path.name and path.name[0] != ".")
+        return sorted(
+            path.name for path in (self.directory / ".claims").iterdir() if ":" in path.name and path.name[0] != "."
+        )
 
     def held(self) -> list[str]:
         return sorted(path.name for path in (self.directory / ".claims" / "held").iterdir())
@@ -137,7 +139,9 @@ done
 def old_script(yard: Yard, name: str, rounds: int, *, remove: bool = False) -> subprocess.Popen[bytes]:
     """Start the script; its jobs are on the machines that script_jobs() says."""
     pairs = [f"{candidate.name}={candidate.maxjobs}" for candidate in yard.candidates]
-    return subprocess.Popen(["sh", "-c", OLD_SCRIPT, "sh", str(yard.directory), name, str(rounds), "yes" if remove else "no", *pairs])
+    return subprocess.Popen(
+        ["sh", "-c", OLD_SCRIPT, "sh", str(yard.directory), name, str(rounds), "yes" if remove else "no", *pairs]
+    )
 
 
 def script_jobs(yard: Yard, machine: str) -> int:

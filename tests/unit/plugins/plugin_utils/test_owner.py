@@ -16,11 +16,10 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
+from hypothesis import given
+from hypothesis import strategies as st
 
 NOW = 1_800_000_000.0
 TTL = 600.0
@@ -60,7 +59,9 @@ def test_pid_given_to_another_process_is_dead(process: subprocess.Popen[bytes]) 
     assert judge(replace(Owner.of(process.pid), start="1")) == "dead"
 
 
-@pytest.mark.parametrize(("renewed", "verdict"), [(NOW, "alive"), (NOW - TTL, "alive"), (NOW - TTL - 1, "dead"), (NOW + 2 * TTL, "dead")])
+@pytest.mark.parametrize(
+    ("renewed", "verdict"), [(NOW, "alive"), (NOW - TTL, "alive"), (NOW - TTL - 1, "dead"), (NOW + 2 * TTL, "dead")]
+)
 @pytest.mark.parametrize(
     "change",
     [
@@ -91,7 +92,7 @@ def test_process_of_another_user_hidden_in_proc_is_judged_by_time(monkeypatch: p
         raise PermissionError
 
     owner = Owner.of(os.getpid())
-    monkeypatch.setattr(_owner.os, "kill", not_ours)
+    monkeypatch.setattr(os, "kill", not_ours)
     assert judge(owner, LONG_AGO) == "alive"
     monkeypatch.setattr(_owner, "process_start_time", lambda _pid: None)
     assert judge(owner) == "alive"
@@ -104,7 +105,7 @@ def test_process_of_another_user_hidden_in_proc_is_judged_by_time(monkeypatch: p
 def test_real_pid_namespace(mount_proc: bool) -> None:
     """From inside, our pid may exist or not: it must not matter. The other way round neither."""
     owner = Owner.of(os.getpid())
-    program = f"""
+    program = """
 import json, os, sys, time
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 ours = Owner.from_dict(json.loads(sys.argv[1]))
@@ -144,7 +145,10 @@ json_values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["boot_id", "pid_namespace", "pid", "start", "host", "x"]), json_values) | json_values)
+@given(
+    st.dictionaries(st.sampled_from(["boot_id", "pid_namespace", "pid", "start", "host", "x"]), json_values)
+    | json_values
+)
 def test_any_json_is_an_owner_or_none(value: t.Any) -> None:
     owner = Owner.from_dict(value)
     if owner is not None:

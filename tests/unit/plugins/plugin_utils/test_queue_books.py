@@ -9,21 +9,20 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Candidate, choose_machine
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue_books import (
     Condition,
-    Entry,
-    Malformed,
-    Seen,
     condition,
+    Entry,
     first_sight,
+    Malformed,
     observe,
     parse_counter,
+    Seen,
     wanted,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 # One name is a prefix of others: names are compared whole.
 names = st.sampled_from(["a1", "a10", "a100", "a2", "b", "b-1", "b.1"])
@@ -48,7 +47,9 @@ def original_choice(mlist: list[str], maxjobs: dict[str, int], counters: dict[st
     counters=st.dictionaries(names, st.integers(0, 5)),
     avoid=st.sets(names),
 )
-def test_choice_is_the_original_one(mlist: list[str], limits: list[int], counters: dict[str, int], avoid: set[str]) -> None:
+def test_choice_is_the_original_one(
+    mlist: list[str], limits: list[int], counters: dict[str, int], avoid: set[str]
+) -> None:
     maxjobs = dict(zip(mlist, limits))
     candidates = [Candidate(name, maxjobs[name]) for name in mlist]
     assert choose_machine(candidates, counters, avoid) == original_choice(mlist, maxjobs, counters, avoid)
@@ -66,12 +67,16 @@ def test_choice_by_example() -> None:
     assert choose_machine([], {"a1": 0}) is None
 
 
-@pytest.mark.parametrize(("data", "number"), [(b"0\n", 0), (b"3", 3), (b"       2\n", 2), (b"12\r\n", 12), (b"007\n", 7)])
+@pytest.mark.parametrize(
+    ("data", "number"), [(b"0\n", 0), (b"3", 3), (b"       2\n", 2), (b"12\r\n", 12), (b"007\n", 7)]
+)
 def test_counters_as_shells_write_them(data: bytes, number: int) -> None:
     assert parse_counter(data) == number
 
 
-@pytest.mark.parametrize("data", [b"", b"\n", b"-1\n", b"1 2\n", b"1\n2\n", b"x", b"9999999\n", b"1.0\n", "٣\n".encode(), b"\0" * 5])
+@pytest.mark.parametrize(
+    "data", [b"", b"\n", b"-1\n", b"1 2\n", b"1\n2\n", b"x", b"9999999\n", b"1.0\n", "٣\n".encode(), b"\0" * 5]
+)
 def test_malformed_counters_say_so(data: bytes) -> None:
     assert isinstance(parse_counter(data), Malformed)
 
@@ -98,7 +103,9 @@ class World:
 
     def look(self) -> Entry:
         """Open the books and settle the counter, as every operation under the lock does."""
-        entry = first_sight(self.file, self.ours, self.maxjobs) if self.entry is None else observe(self.entry, self.file)
+        entry = (
+            first_sight(self.file, self.ours, self.maxjobs) if self.entry is None else observe(self.entry, self.file)
+        )
         assert entry is not None
         entry = Entry(entry.shown, entry.foreign, self.maxjobs)
         if condition(entry, self.file) is Condition.GOOD:
@@ -132,7 +139,10 @@ class World:
 
 
 @settings(max_examples=1500, deadline=None)
-@given(maxjobs=st.integers(1, 4), steps=st.lists(st.sampled_from(["claim", "release", "script_claims", "script_releases"]), max_size=30))
+@given(
+    maxjobs=st.integers(1, 4),
+    steps=st.lists(st.sampled_from(["claim", "release", "script_claims", "script_releases"]), max_size=30),
+)
 def test_books_follow_the_world(maxjobs: int, steps: list[str]) -> None:
     world = World(maxjobs)
     for name in steps:

@@ -11,7 +11,6 @@ import json
 import os
 import stat
 import subprocess
-import sys
 import threading
 import time
 import typing as t
@@ -19,9 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-
 from ansible_collections.portbuild.cluster.plugins.module_utils._lock import Lock
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import BadName, Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _queue_files
@@ -38,7 +34,14 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import (
     StaleLease,
 )
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue_files import FileQueue
-from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import ARCH, Yard, dead_owner, job
+from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import (
+    ARCH,
+    dead_owner,
+    job,
+    Yard,
+)
+from hypothesis import given, HealthCheck, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture(name="yard")
@@ -243,7 +246,7 @@ def test_slot_of_a_dead_owner_is_taken_over_when_all_are_full(yard: Yard) -> Non
     assert yard.counters() == {} and len(yard.leases()) == 3
     # the victim's job comes back: its build may still run there, so it waits for that machine
     with pytest.raises(AllBusy):
-        yard.queue.claim(job("one"), yard.candidates[1:] + [Candidate("a1", 1)], yard.me, wait=0)
+        yard.queue.claim(job("one"), [*yard.candidates[1:], Candidate("a1", 1)], yard.me, wait=0)
     yard.queue.release(new)
     again = yard.claim("one")
     assert (again.machine, again.adopted, again.held, again.build_token) == ("a1", True, "orphan", 1)
@@ -407,7 +410,11 @@ def test_queue_of_an_old_installation(tmp_path: Path) -> None:
     candidates = [Candidate("a1", 2), Candidate("a10", 2)]
     me = Owner.of(os.getpid())
     assert queue.choose(candidates) == "a10"
-    assert [queue.claim(job(name), candidates, me, wait=0).machine for name in ("one", "two", "three")] == ["a10", "a1", "a10"]
+    assert [queue.claim(job(name), candidates, me, wait=0).machine for name in ("one", "two", "three")] == [
+        "a10",
+        "a1",
+        "a10",
+    ]
     assert [(state.name, state.ours, state.foreign, state.state) for state in queue.machines()] == [
         ("a1", 1, 1, "full"),
         ("a10", 2, 0, "full"),
@@ -659,7 +666,7 @@ class FullDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
         monkeypatch.setattr(_queue_files, "write_atomic", write)
-        monkeypatch.setattr(_queue_files.os, "write", write)
+        monkeypatch.setattr(os, "write", write)
 
 
 def test_full_disk_loses_nothing(yard: Yard) -> None:
@@ -686,10 +693,9 @@ def test_really_full_disk(tmp_path: Path) -> None:
         yard = Yard(tmp_path / "queue", a1=2, a10=1)
         one, two = yard.claim("one"), yard.claim("two")
         filler = tmp_path / "filler"
-        with filler.open("wb", buffering=0) as stream:
-            with pytest.raises(OSError):
-                while True:
-                    stream.write(b"x" * 4096)
+        with filler.open("wb", buffering=0) as stream, pytest.raises(OSError):
+            while True:
+                stream.write(b"x" * 4096)
         with pytest.raises(QueueError, match="No space left"):
             for number in range(100):  # until the journal needs another page
                 yard.queue.release(yard.claim(f"p{number}"))
@@ -744,15 +750,39 @@ def test_counter_that_is_no_file(yard: Yard, kind: str) -> None:
 
 harmful = st.binary(max_size=80) | st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(
-            "id boot_id token ceiling serial machines pending a1 a10 shown foreign maxjobs owner pid details state "
-            "build_token claimed renewed spared_until reason schema".split()
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "id",
+                    "boot_id",
+                    "token",
+                    "ceiling",
+                    "serial",
+                    "machines",
+                    "pending",
+                    "a1",
+                    "a10",
+                    "shown",
+                    "foreign",
+                    "maxjobs",
+                    "owner",
+                    "pid",
+                    "details",
+                    "state",
+                    "build_token",
+                    "claimed",
+                    "renewed",
+                    "spared_until",
+                    "reason",
+                    "schema",
+                ]
+            )
+            | st.text(max_size=5),
+            inner,
+            max_size=4,
         )
-        | st.text(max_size=5),
-        inner,
-        max_size=4,
     ),
     max_leaves=12,
 ).map(lambda value: json.dumps(value).encode() + b"\n")
@@ -761,7 +791,9 @@ harmful = st.binary(max_size=80) | st.recursive(
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     harm=st.dictionaries(
-        st.sampled_from([".claims/journal", ".claims/token", ".claims/id", ".offline/a10", "a1", "a10", "lease", "held"]),
+        st.sampled_from(
+            [".claims/journal", ".claims/token", ".claims/id", ".offline/a10", "a1", "a10", "lease", "held"]
+        ),
         harmful,
         min_size=1,
         max_size=3,
@@ -781,7 +813,9 @@ def test_no_file_is_so_malformed_that_anything_is_lost(
     look(yard.queue, yard.candidates)
     assert {lease.job.package for lease in yard.queue.leases()} == {"mine"}
     assert {lease.job.package for lease in yard.queue.held()} == {"kept"}
-    assert yard.claim("fresh", candidates=yard.candidates[2:]).machine == "b", "a machine that has nothing to do with it"
+    assert yard.claim("fresh", candidates=yard.candidates[2:]).machine == "b", (
+        "a machine that has nothing to do with it"
+    )
     found = yard.queue.find(job("mine"))
     if found is not None and found.token == mine.token and found.owner == mine.owner:
         yard.queue.verify(mine)
@@ -793,7 +827,6 @@ def test_no_file_is_so_malformed_that_anything_is_lost(
         again = yard.claim("mine")
         assert again.adopted and again.machine == mine.machine
         assert yard.queue.release(again)
-    again = None
     if "a10" not in harm and ".offline/a10" not in harm:
         again = yard.claim("kept")
         assert again.adopted and again.machine == kept.machine

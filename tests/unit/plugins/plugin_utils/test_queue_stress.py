@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import collections.abc as c
+import functools
 import itertools
 import multiprocessing
 import os
@@ -19,18 +20,16 @@ import typing as t
 from pathlib import Path
 
 import pytest
-
 from ansible_collections.portbuild.cluster.plugins.module_utils._lock import Lock
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import AllBusy, JobBusy, Lease
 from ansible_collections.portbuild.cluster.tests.bench import bench_queue
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import (
-    ARCH,
-    Yard,
     dead_owner,
     job,
     old_script,
     script_jobs,
+    Yard,
 )
 
 FORK = multiprocessing.get_context("fork")
@@ -135,11 +134,12 @@ def test_killed_at_every_point(tmp_path: Path, name: str, maxjobs: int, meanwhil
         script = Script(yard)
         script.claim()
         before = prepare(yard)
-        if not killed_at(number, lambda: act(yard, before)):
+        if not killed_at(number, functools.partial(act, yard, before)):
             break
         getattr(script, meanwhile)()
-        yard.offset = 0
-        yard.queue.undrain("a1") if name in ("offline", "undrain") else yard.queue.enter("a1", maxjobs)
+        if yard.queue.machines()[0].offline:
+            yard.queue.undrain("a1")
+        yard.queue.enter("a1", maxjobs)
         state = yard.queue.machines()[0]
         assert state.ours == len(yard.leases())
         if state.state != "offline":  # else the script took the last slot: its release will tell
@@ -148,8 +148,6 @@ def test_killed_at_every_point(tmp_path: Path, name: str, maxjobs: int, meanwhil
         while script.jobs:
             script.release()
         for lease in [*yard.queue.leases(), *yard.queue.held()]:
-            yard.queue.lease_ttl = -1.0
-            lease.owner = None
             yard.queue.release(take_back(yard, lease))
         if yard.queue.machines()[0].offline is None:
             yard.queue.enter("a1", maxjobs)
@@ -162,8 +160,9 @@ def test_killed_at_every_point(tmp_path: Path, name: str, maxjobs: int, meanwhil
 
 def take_back(yard: Yard, lease: Lease) -> Lease:
     """Return the lease for a new owner, though the old one lives: the test itself."""
-    yard.queue.judge = lambda _lease: "dead"  # type: ignore[method-assign]
-    return yard.claim(lease.job.package)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(yard.queue, "judge", lambda _lease: "dead")
+        return yard.claim(lease.job.package)
 
 
 # -- many at once ------------------------------------------------------------------------------------------------
@@ -225,11 +224,11 @@ def test_old_scripts_beside_us(tmp_path: Path, remove: bool) -> None:
             check_totals(yard)
             time.sleep(0.02)
             assert time.monotonic() < deadline + 30
+        for worker in workers:
+            worker.join(20)
     finally:
         for process in [*workers, *scripts]:
-            process.terminate()
-    for worker in workers:
-        worker.join(10)
+            process.kill()
     assert [worker.exitcode for worker in workers] == [0] * 5
     assert [script.wait() for script in scripts] == [0, 0]
     for candidate in yard.candidates:
@@ -296,7 +295,18 @@ sys.stdin.read()
 
 def in_namespace(yard: Yard, package: str) -> subprocess.Popen[str]:
     """Claim in a process in a PID namespace of its own, which then waits for the end of its input."""
-    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable, "-c", CLAIM, str(yard.directory), package]
+    command = [
+        "unshare",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+        sys.executable,
+        "-c",
+        CLAIM,
+        str(yard.directory),
+        package,
+    ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
@@ -311,7 +321,8 @@ def test_owner_in_another_pid_namespace_is_judged_by_time(tmp_path: Path) -> Non
     yard = Yard(tmp_path / "queue", a1=2)
     with in_namespace(yard, "one") as inside:
         assert said(inside) == "claimed"
-        assert yard.queue.leases()[0].owner is not None and yard.queue.leases()[0].owner.pid == 1
+        owner = yard.queue.leases()[0].owner
+        assert owner is not None and owner.pid == 1
         with pytest.raises(JobBusy):
             yard.claim("one")
         inside.communicate("")

@@ -1,0 +1,97 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+# Note that this plugin util is **PRIVATE** to the collection. It can have breaking changes at any time.
+# Do not use this from other collections or standalone plugins/modules!
+
+"""What dispatches that died have left: which of it is to be brought home, which is nothing any more."""
+
+from __future__ import annotations
+
+import collections.abc as c
+import typing as t
+
+from ..module_utils._names import Job
+from ._client_steps import ask_results, claim_chroot, clean_chroot, fetch_results
+from ._context import StepContext, lease_facts
+from ._queue import CLAIMED, Candidate, Lease
+from ._step import StepAction
+from ._verdict import record_build
+
+Action = t.Literal["leave", "drop", "collect", "clean"]
+KEPT = "kept"
+
+
+class Abandoned(t.NamedTuple):
+    """A job that nobody works on, and what is to be done about it."""
+
+    job: Job
+    machine: str
+    lease: Lease | None
+    action: Action
+    why: str
+
+
+def find_abandoned(
+    step: StepAction, context: StepContext, machine: str, task_vars: dict[str, t.Any]
+) -> list[Abandoned]:
+    """Return the abandoned jobs of the machine: dead owners' leases, held ones, and results without a lease."""
+    queue, branch = context.queue, context.settings.branch
+    facts = step.remote("machine_info", {"scratchdir": context.settings.scratchdir}, task_vars, machine=machine)
+    queue_id = queue.id()
+    chroots = {
+        Job.checked(entry["arch"], entry["branch"], entry["package"]): entry
+        for entry in (*facts["jobs"], *facts["chroots"])
+        if entry.get("queue") == queue_id and entry.get("state") != KEPT
+    }
+    leases = {lease.job: lease for lease in (*queue.held(), *queue.leases()) if lease.machine == machine}
+    found = []
+    for job in sorted({*chroots, *leases}):
+        lease = leases.get(job)
+        if job.branch != branch or (lease is not None and lease.state == CLAIMED and queue.judge(lease) == "alive"):
+            continue  # another branch's results have another place to go to
+        action, why = decide(lease, chroots.get(job))
+        found.append(Abandoned(job, machine, lease, action, why))
+    return found
+
+
+def decide(lease: Lease | None, chroot: c.Mapping[str, t.Any] | None) -> tuple[Action, str]:
+    """Return what is to be done about a job nobody works on, and why. Pure."""
+    owner = "has no lease" if lease is None else f"is {lease.state}" if lease.state != CLAIMED else "has a dead owner"
+    if lease is not None and lease.state == KEPT:
+        return "leave", "It was left for debugging."
+    if chroot is None:
+        return "drop", f"The job {owner}, and nothing of it is on the machine."
+    if chroot.get("running"):
+        return "leave", f"The job {owner}, but its build runs; the next dispatch of it attaches."
+    if chroot.get("ended"):
+        return "collect", f"The job {owner}, and its build has ended."
+    return "clean", f"The job {owner}, and nothing was built in its chroot."
+
+
+def resolve_abandoned(
+    step: StepAction, context: StepContext, abandoned: Abandoned, task_vars: dict[str, t.Any]
+) -> None:
+    """Do what was decided. Raises PortbuildError when somebody else has the job by now, or the machine no room."""
+    queue, job = context.queue, abandoned.job
+    if abandoned.action == "drop" and abandoned.lease is not None and abandoned.lease.state != CLAIMED:
+        queue.drop_held(job, abandoned.lease.token)
+        return
+    candidates = [Candidate(abandoned.machine, context.settings.maxjobs)]
+    lease = queue.claim(job, candidates, step.owner, wait=0)
+    facts = lease_facts(lease, queue.id())
+    recorded = False
+    try:
+        if abandoned.action == "collect":
+            claim_chroot(step, context, facts, task_vars, lease)
+            status = ask_results(step, context, facts, task_vars)
+            files = fetch_results(step, context, facts, status, task_vars)
+            record_build(context, context.lease(facts), status, files, [])
+            recorded = True
+        if abandoned.action != "drop":
+            clean_chroot(step, context, facts, task_vars, recorded=recorded)
+    except BaseException:
+        queue.release(lease, hold="uncollected", reason="It could not be collected.")
+        raise
+    queue.release(lease)
