@@ -21,10 +21,10 @@ import typing as t
 
 from ._errors import PortbuildError
 from ._files import BadFile, read_json, write_json
-from ._limits import remove_groups
+from ._limits import remove_job_groups
 from ._lock import is_locked, try_lock
 from ._process import boot_id, process_start_time
-from ._progress import STATUS, initial_status, log_entry
+from ._progress import initial_status, log_entry, STATUS
 
 LOCK = "lock"
 _STEP_SECONDS = 10.0
@@ -63,7 +63,7 @@ def settle(chroot: str, package: str, *, now: t.Callable[[], float] = time.time)
         status = read_status(chroot)  # it may have ended between the first look and the lock
         if status is None or status["state"] == "ended":
             return status
-        _remove_remains(status)
+        _remove_remains(chroot, status)
         rebooted = status["boot_id"] != boot_id()
         reason = "lost" if rebooted else "killed"
         detail = "The machine was restarted during the build." if rebooted else "The supervisor died during the build."
@@ -116,7 +116,7 @@ def remove_remains(chroot: str) -> None:
     """
     status = read_status(chroot)
     if status is not None:
-        _remove_remains(status)
+        _remove_remains(chroot, status)
 
 
 def _signal_until_unlocked(chroot: str, path: str, number: int, patience: float) -> bool:
@@ -147,7 +147,7 @@ def _is(pid: t.Any, start: t.Any) -> bool:
     return isinstance(pid, int) and pid > 1 and bool(start) and process_start_time(pid) == start
 
 
-def _remove_remains(status: dict[str, t.Any]) -> None:
+def _remove_remains(chroot: str, status: dict[str, t.Any]) -> None:
     """Wait for the end of a step whose supervisor died, and remove the control groups."""
     if status["boot_id"] == boot_id():
         deadline = time.monotonic() + _STEP_SECONDS
@@ -157,4 +157,4 @@ def _remove_remains(status: dict[str, t.Any]) -> None:
             if time.monotonic() > deadline:
                 raise SupervisorStuck(f"A step of the build (pid {status['step_pid']}) cannot be killed.")
             time.sleep(0.01)
-    remove_groups([directory for directory in status["cgroups"] if isinstance(directory, str)])
+    remove_job_groups(chroot)

@@ -29,8 +29,8 @@ from ._attach import read_status, settle, supervisor_alive
 from ._chroots import Chroot, ChrootMissing, ChrootStore
 from ._errors import PortbuildError
 from ._files import CHUNK, read_json, sync_directory, write_atomic, write_json
-from ._names import Job, check_sha256
-from ._progress import STATUS, initial_status
+from ._names import check_sha256, Job
+from ._progress import initial_status, STATUS
 from ._request import BadRequest, Request
 
 INCOMING = "incoming"
@@ -77,8 +77,10 @@ def _for_the_zip_file() -> None:
 
 
 def _payload() -> dict[str, bytes]:
-    """Return the files of the supervisor's program: its module and what that imports of ours, directly or not, read
-    from wherever this module was loaded: a directory or the zip file that Ansible sends."""
+    """Return the files of the supervisor's program: its module and what that imports of ours, directly or not.
+
+    They are read from wherever this module was loaded: a directory or the zip file that Ansible sends.
+    """
     loader: t.Any = __spec__.loader if __spec__ is not None else None
     files = {_PROGRAM: _START.encode(), f"{_PACKAGE}/__init__.py": b""}
     wanted = ["_supervisor"]

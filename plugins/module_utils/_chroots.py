@@ -566,8 +566,9 @@ class ChrootStore:
             return False
         status = read_status(chroot.path)
         pid, start = status.get("pid"), status.get("pid_start")
-        known = isinstance(pid, int) and pid > 1 and start is not None and status.get("boot_id") == self._boot()
-        if known and process_start_time(pid) == str(start):  # or the pid is another's by now
+        if not isinstance(pid, int) or pid <= 1 or start is None or status.get("boot_id") != self._boot():
+            return True
+        if process_start_time(pid) == str(start):  # or the pid is another's by now
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return True

@@ -52,9 +52,9 @@ class Confinement(t.NamedTuple):
     environment: dict[str, str]
     user: User
     cwd: str
-    network: bool = False
-    offers: tuple[Offer, ...] = ()
-    resources: dict[str, int] = {}  # resource limits by the name of the RLIMIT_ constant
+    network: bool
+    offers: tuple[Offer, ...]
+    resources: dict[str, int]  # resource limits by the name of the RLIMIT_ constant
     shared_memory: int = 0  # bytes of /dev/shm
     enter_groups: t.Callable[[], None] = lambda: None
 

@@ -22,7 +22,7 @@ import signal
 import typing as t
 
 from . import _beneath, _linux
-from ._isolation import OUT, PORTBUILD, Confinement, Isolation, Outcome, Running
+from ._isolation import Confinement, Isolation, OUT, Outcome, PORTBUILD, Running
 
 HOSTNAME = "portbuild"
 
@@ -152,7 +152,7 @@ def _init(confinement: Confinement, output: int, go: int, report: int) -> t.NoRe
         # The supervisor's death between the fork and the line above shows as the end of this pipe.
         _build_world(confinement)
         if os.read(go, 1) == b"g":
-            answer = _run_command(confinement, output, (go, report))
+            answer = _run_command(confinement, output)
     except BaseException as error:
         answer = {"problem": str(error) or type(error).__name__}
     with contextlib.suppress(OSError):
@@ -162,10 +162,9 @@ def _init(confinement: Confinement, output: int, go: int, report: int) -> t.NoRe
 
 def _build_world(confinement: Confinement) -> None:
     confinement.enter_groups()
-    with contextlib.suppress(OSError):
-        # The supervisor may be protected from the kernel's search for a victim; a build is the first to go.
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-            stream.write("500")
+    # The supervisor may be protected from the kernel's search for a victim; a build is the first to go.
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
+        stream.write("500")
     flags = _linux.CLONE_NEWNS | _linux.CLONE_NEWIPC | _linux.CLONE_NEWUTS
     _linux.unshare(flags if confinement.network else flags | _linux.CLONE_NEWNET)
     _linux.set_hostname(HOSTNAME)
@@ -233,7 +232,7 @@ def _mask_proc() -> None:
             _linux.bind(f"/proc/{name}", f"/proc/{name}", flags=_SAFE | _linux.MS_NOEXEC | _linux.MS_RDONLY)
 
 
-def _run_command(confinement: Confinement, output: int, private: tuple[int, int]) -> dict[str, t.Any]:
+def _run_command(confinement: Confinement, output: int) -> dict[str, t.Any]:
     failed_read, failed_write = os.pipe()
     child = os.fork()
     if child == 0:

@@ -172,7 +172,7 @@ def _make(parent: str, name: str) -> str:
     """Make the job's group below our parent group; what an earlier job of this name left is removed."""
     directory = os.path.join(parent, _PARENT, name)
     remove_groups([directory])
-    for dummy_attempt in range(5):
+    for _attempt in range(5):
         with contextlib.suppress(FileExistsError):
             os.mkdir(os.path.dirname(directory))
         try:
@@ -238,6 +238,21 @@ def control_kind(root: str = "/sys/fs/cgroup") -> str:
     control = memory_control(f"probe-{os.getpid()}", root=root)
     control.remove()
     return control.kind
+
+
+def group_name(chroot: str) -> str:
+    """Name a job's control groups after its directory itself.
+
+    So they keep the name when it is moved, and scratch directories may have the same path in different mount namespaces.
+    """
+    status = os.stat(chroot)
+    return f"job-{status.st_dev:x}-{status.st_ino:x}"
+
+
+def remove_job_groups(chroot: str, *, root: str = "/sys/fs/cgroup") -> bool:
+    """Remove what control groups of the job there may be; whether one was made need not be known."""
+    name = group_name(chroot)
+    return remove_groups(os.path.join(root, part, _PARENT, name) for part in ("", "memory", "pids"))
 
 
 def remove_groups(directories: t.Iterable[str], *, timeout: float = 5.0) -> bool:
@@ -403,7 +418,7 @@ class DiskWatch:
         self._scan = None
 
     def final(self) -> Exceeded | None:
-        """Scan now, for a step that has just failed: was it for lack of disk?"""
+        """Tell whether a step that has just failed did so for lack of disk, by a scan if need be."""
         exceeded = self._check_own() or self._check_machine()
         if exceeded or not self._limit or self._own or self._scanned + self._written <= self._limit:
             return exceeded

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import typing as t
 
@@ -79,16 +80,12 @@ CAPABILITIES: dict[str, int] = {
     )
 }
 
-_library: ctypes.CDLL | None = None
 
-
+@functools.cache
 def _libc() -> ctypes.CDLL:
-    global _library
-    if _library is None:
-        if not os.uname().sysname == "Linux":
-            raise OSError(errno.ENOSYS, "not a Linux system")
-        _library = ctypes.CDLL(None, use_errno=True)
-    return _library
+    if os.uname().sysname != "Linux":
+        raise OSError(errno.ENOSYS, "not a Linux system")
+    return ctypes.CDLL(None, use_errno=True)
 
 
 def _check(result: int, what: str) -> int:
@@ -113,7 +110,7 @@ def setns(descriptor: int, flags: int = 0) -> None:
 
 
 def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str | None = None) -> None:
-    """Call mount(2)."""
+    """Mount a file system, or change a mount."""
     result = _libc().mount(
         _bytes(source), _bytes(target), _bytes(fstype), ctypes.c_ulong(flags), _bytes(data) if data else None
     )
@@ -133,12 +130,12 @@ def make_private(target: str = "/") -> None:
 
 
 def umount(target: str, flags: int = 0) -> None:
-    """Call umount2(2)."""
+    """Unmount what is mounted there."""
     _check(_libc().umount2(_bytes(target), ctypes.c_int(flags)), f"umount {target}")
 
 
 def pivot_root(new: str, put_old: str) -> None:
-    """Call pivot_root(2)."""
+    """Make another mount the root of this mount namespace."""
     number = _PIVOT_ROOT.get(os.uname().machine, _PIVOT_ROOT_GENERIC)
     result = _libc().syscall(ctypes.c_long(number), ctypes.c_char_p(_bytes(new)), ctypes.c_char_p(_bytes(put_old)))
     _check(result, f"pivot_root {new}")

@@ -145,7 +145,6 @@ def initial_status() -> dict[str, t.Any]:
         "cpu_seconds": 0.0,
         "peak_memory": 0,
         "limits": "",
-        "cgroups": [],
         "pid": 0,
         "pid_start": "",
         "step_pid": 0,

@@ -14,7 +14,7 @@ import typing as t
 
 from . import _beneath
 from ._errors import PortbuildError
-from ._names import Job, check_file_name, check_sha256
+from ._names import check_file_name, check_sha256, Job
 
 SCHEMA = 1
 KEEP = ("no", "failed", "always")
@@ -35,19 +35,19 @@ class Step(t.NamedTuple):
     name: str
     phase: str
     user: str
+    environment: dict[str, str]
     network: bool = False
     fresh: bool = False  # in a fresh root instead of the build's
     each: str = ""  # once per collected file whose name matches
     group: str = ""  # consecutive steps with the same group share one fresh root per file
     optional: bool = False
-    environment: dict[str, str] = {}
 
 
 class Collection(t.NamedTuple):
     """A directory of the chroot whose files are brought out, and what kind of result they are by their suffix."""
 
     directory: str
-    kinds: dict[str, str] = {}
+    kinds: dict[str, str]
 
 
 class Limits(t.NamedTuple):
@@ -167,7 +167,8 @@ class _Fields:
         return value
 
     def mapping(self, name: str) -> dict[str, t.Any]:
-        return self._typed(name, (dict,), "an object", {})
+        value: dict[str, t.Any] = self._typed(name, (dict,), "an object", {})
+        return value
 
     def strings(self, name: str) -> dict[str, str]:
         values = self.mapping(name)
@@ -177,7 +178,8 @@ class _Fields:
         return values
 
     def sequence(self, name: str) -> list[t.Any]:
-        return self._typed(name, (list, tuple), "a list", [])
+        value: list[t.Any] = self._typed(name, (list, tuple), "a list", [])
+        return value
 
     def choice(self, name: str, choices: t.Sequence[str], default: str | None = None) -> str:
         value = self.text(name, default)
@@ -206,10 +208,15 @@ def _step(value: t.Any, build_user: str) -> Step:
 def _limits(values: dict[str, t.Any]) -> Limits:
     fields = _Fields(values, "limits")
     return Limits(
-        **{name: fields.seconds(name, 0) for name in ("timeout", "silence", "waiting")},
-        **{
-            name: fields.number(name, 0) for name in ("disk", "memory", "log", "processes", "results", "min_free")
-        },
+        timeout=fields.seconds("timeout", 0),
+        silence=fields.seconds("silence", 0),
+        disk=fields.number("disk", 0),
+        memory=fields.number("memory", 0),
+        log=fields.number("log", 0),
+        processes=fields.number("processes", 0),
+        results=fields.number("results", 0),
+        min_free=fields.number("min_free", 0),
+        waiting=fields.seconds("waiting", 0),
         cgroups=fields.choice("cgroups", ("auto", "off"), "auto"),
     )
 

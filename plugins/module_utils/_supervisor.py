@@ -26,16 +26,27 @@ import traceback
 import typing as t
 
 from . import _beneath
-from ._backends import BACKENDS, Backend
-from ._collect import BadResults, Budget, Collected, collect, copy_out, keep_archive, matching, parse_checksums
+from ._backends import Backend, BACKENDS
+from ._collect import BadResults, Budget, collect, Collected, copy_out, keep_archive, matching, parse_checksums
 from ._errors import PortbuildError
 from ._files import read_json
-from ._isolation import OUT, Confinement, Isolation, Offer, Outcome, Running, User, find_user, get_isolation, prepare_root
-from ._limits import DiskWatch, Exceeded, MemoryWatch, memory_control
+from ._isolation import (
+    Confinement,
+    find_user,
+    get_isolation,
+    Isolation,
+    Offer,
+    OUT,
+    Outcome,
+    prepare_root,
+    Running,
+    User,
+)
+from ._limits import DiskWatch, Exceeded, group_name, memory_control, MemoryWatch
 from ._lock import Lock, try_lock
-from ._names import Job, check_file_name
+from ._names import check_file_name, Job
 from ._process import boot_id, process_start_time
-from ._progress import INFRASTRUCTURE, LOG, STATUS, BuildLog, Status, log_entry
+from ._progress import BuildLog, INFRASTRUCTURE, LOG, log_entry, STATUS, Status
 from ._request import Request, Step
 
 SOFT_FAILURE = 75  # EX_TEMPFAIL: a step with network asks to be tried elsewhere
@@ -140,11 +151,11 @@ class Supervisor:
         """Carry the build to its end."""
         limits = self._request.limits
         control = memory_control(
-            _group_name(self._paths.chroot), memory=limits.memory, processes=limits.processes, wanted=limits.cgroups
+            group_name(self._paths.chroot), memory=limits.memory, processes=limits.processes, wanted=limits.cgroups
         )
         self._control = control
         self._memory = MemoryWatch(control, limits.memory)
-        self._status.values.update(limits=control.kind, cgroups=control.directories)
+        self._status.values.update(limits=control.kind)
         end = Ended("killed", "The supervisor failed.")
         try:
             end = self._to_the_end()
@@ -248,9 +259,8 @@ class Supervisor:
 
     def _prepare_root(self, root: str) -> None:
         resolv_conf = None
-        with contextlib.suppress(OSError):
-            with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as stream:
-                resolv_conf = stream.read(1 << 16)
+        with contextlib.suppress(OSError), open("/etc/resolv.conf", encoding="utf-8", errors="replace") as stream:
+            resolv_conf = stream.read(1 << 16)
         hosts = "127.0.0.1\tlocalhost portbuild\n::1\tlocalhost ip6-localhost ip6-loopback\n"
         prepare_root(root, self._builder, hosts=hosts, resolv_conf=resolv_conf)
 
@@ -274,8 +284,10 @@ class Supervisor:
                 self._take_distfiles(step, steps[0] if steps else None)
 
     def _take_distfiles(self, step: Step, following: Step | None) -> None:
-        """Bring them out after the last step that fetches: later, when code of the package has run, nobody knows
-        what these files are."""
+        """Bring them out after the last step that fetches.
+
+        Later, when code of the package has run, nobody knows what these files are.
+        """
         last = following is None or following.phase != step.phase
         if step.phase == "fetch" and last and self._request.want_distfiles:
             self._distfiles = self._collect("distfiles", "distfile")
@@ -545,8 +557,10 @@ class Supervisor:
         return Ended("success")
 
     def _results_directory(self, kind: str) -> str:
-        """Make and return the directory for results of a kind. Only the outer one guards them: the build's checks
-        see the inner ones through a mount."""
+        """Make and return the directory for results of a kind.
+
+        Only the outer one guards them: the build's checks see the inner ones through a mount.
+        """
         path = self._paths.of("results", kind) if kind else self._paths.of("results")
         with contextlib.suppress(FileExistsError):
             os.mkdir(path)
@@ -694,13 +708,6 @@ def _account(name: str) -> tuple[int, int]:
     return entry.pw_uid, entry.pw_gid
 
 
-def _group_name(chroot: str) -> str:
-    """Name the control group after the directory itself: several scratch directories may have the same path, in
-    mount namespaces of their own."""
-    status = os.stat(chroot)
-    return f"job-{status.st_dev:x}-{status.st_ino:x}"
-
-
 def _identity(request: Request) -> dict[str, t.Any]:
     return {
         "token": request.token,
@@ -718,7 +725,7 @@ def _from_oserror(error: OSError) -> Ended:
 
 def _take_lock(path: str) -> Lock | None:
     """Take the chroot's lock. Someone who merely looks whether it is held holds it for a moment."""
-    for dummy_attempt in range(20):
+    for _attempt in range(20):
         lock = try_lock(path)
         if lock is not None:
             return lock
@@ -767,9 +774,8 @@ def _start(job: Job, chroot: str) -> Supervisor:
 
 def _protect() -> None:
     """Outlive what the build does to the machine's memory, and the session of whoever started us."""
-    with contextlib.suppress(OSError):
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-            stream.write("-500")
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
+        stream.write("-500")
     if not os.path.isdir("/run/systemd/system"):
         return
     for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd"):

@@ -153,7 +153,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._build import Builder
-from ..module_utils._modules import LEASE_ARGUMENT, SCRATCH_ARGUMENT, failing_properly, lease_job
+from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
 
 ARGUMENTS: dict[str, t.Any] = {
     "lease": LEASE_ARGUMENT,

@@ -67,7 +67,8 @@ options:
   backend:
     description:
       - How chroots are made.
-      - V(auto) takes the best one that works on the machine, which is found out by trying. It never takes V(tmpfs), which needs memory for all that a build writes.
+      - V(auto) takes the best one that works on the machine, which is found out by trying.
+        It never takes V(tmpfs), which needs memory for all that a build writes.
     type: str
     choices: [auto, overlay, directory, tmpfs]
     default: auto
@@ -147,11 +148,6 @@ build_token:
   returned: success
   type: int
   sample: 17
-cores:
-  description: How many processors the machine has.
-  returned: success
-  type: int
-  sample: 8
 memory:
   description: How much memory the machine has, in bytes; 0 where it does not say.
   returned: success
@@ -195,7 +191,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._backends import choose
-from ..module_utils._bases import note_use
+from ..module_utils._bases import BaseMissing, note_use
 from ..module_utils._chroots import Chroot, ChrootStore
 from ..module_utils._machine import memory
 from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
@@ -227,7 +223,6 @@ def told(chroot: Chroot) -> dict[str, t.Any]:
         "state": chroot.marker.state,
         "running": chroot.running,
         "build_token": chroot.marker.build_token,
-        "cores": os.cpu_count() or 1,
         "memory": memory()["total"],
         "clock": time.time(),
         "status": {key: chroot.status[key] for key in _TOLD_OF_STATUS if key in chroot.status},
@@ -236,6 +231,8 @@ def told(chroot: Chroot) -> dict[str, t.Any]:
 
 def check_space(scratch: str, wanted: int) -> None:
     """Raise the error that a full disk would, before it is one."""
+    if not os.path.isdir(scratch):
+        raise BaseMissing(f"The scratch directory {scratch} does not exist.", remedy="Run the setup playbook.")
     found = os.statvfs(scratch)
     if found.f_bavail * found.f_frsize < wanted:
         raise OSError(

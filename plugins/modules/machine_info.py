@@ -109,12 +109,15 @@ boot_id:
   type: str
   sample: 3e3acd3a-d0b9-41eb-a3a6-272b64173c07
 clock:
-  description:
-    - The machine's clock, in seconds since 1970 and as UTC.
-    - The controller adds C(offset), how many seconds it is ahead of the controller's own.
+  description: The machine's clock, in seconds since 1970 and as UTC.
   returned: success
   type: dict
-  sample: {seconds: 1763797000.25, utc: '2025-11-22 07:36:40', offset: 0.02}
+  sample: {seconds: 1763797000.25, utc: '2025-11-22 07:36:40'}
+clock_offset:
+  description: How many seconds the machine's clock is ahead of the controller's; C(0) if the time that the question took explains it.
+  returned: when run by the controller
+  type: float
+  sample: 0.0
 load:
   description: The load averages of 1, 5 and 15 minutes.
   returned: success

@@ -44,7 +44,7 @@ def make_request(
     """
     os.makedirs(context.layout.incoming, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".request-", dir=context.layout.incoming) as work_directory:
-        plan = context.system.prepare(_inputs(context, lease, chroot, work_directory))
+        plan = context.system.prepare(_inputs(context, lease, work_directory))
         yield BuildRequest(
             build=_build(context, lease, chroot, plan),
             script=plan.script,
@@ -53,9 +53,7 @@ def make_request(
         )
 
 
-def _inputs(
-    context: StepContext, lease: c.Mapping[str, t.Any], chroot: c.Mapping[str, t.Any], work_directory: str
-) -> BuildInputs:
+def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: str) -> BuildInputs:
     settings = context.settings
     return BuildInputs(
         job=lease_job(lease),
@@ -65,7 +63,8 @@ def _inputs(
         work_directory=work_directory,
         cache_directory=context.layout.incoming,
         build_user=settings.build_user,
-        make_jobs=settings.make_jobs or max(1, int(chroot["cores"]) // max(1, settings.maxjobs)),
+        make_jobs=settings.make_jobs,
+        max_jobs=settings.maxjobs,
         build_options=settings.build_options,
         build_profiles=settings.build_profiles,
         build_indep=settings.build_indep,

@@ -11,6 +11,7 @@ ansible-playbook, and by looking at the files on the controller and at the clien
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -26,6 +27,8 @@ from ansible_collections.portbuild.cluster.tests.cluster import Client, Cluster
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 COLLECTIONS = pathlib.Path(os.environ.get("PORTBUILD_TEST_COLLECTIONS") or CHECKOUT / ".cache" / "collections")
 SOURCES = CHECKOUT / "tests" / "sources"
+CALLBACKS = CHECKOUT / "tests" / "callbacks"
+_RUNS = itertools.count(1)  # several controllers may have one root
 
 
 @dataclasses.dataclass
@@ -36,6 +39,7 @@ class Ended:
     status: int
     output: str
     seconds: float
+    steps: list[dict[str, t.Any]] = dataclasses.field(default_factory=list)
 
     def ok(self) -> Ended:
         """Return itself, or fail with all that the command printed."""
@@ -80,7 +84,13 @@ class Running:
             raise AssertionError(f"{' '.join(self.argv)} did not end in {timeout:.0f} s:\n{self.output()}") from None
         finally:
             self._stream.close()
-        return Ended(self.argv, status, self.output(), time.monotonic() - self._began)
+        return Ended(self.argv, status, self.output(), time.monotonic() - self._began, self.steps())
+
+    def steps(self) -> list[dict[str, t.Any]]:
+        """Return how long each task took that has ended so far."""
+        path = self.path.with_suffix(".steps")
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send the signal to ansible-playbook itself, not to its workers, and reap it."""
@@ -117,7 +127,6 @@ class Farm:
             "portbuild_machine_min_free": "200M",
             **(variables or {}),
         }
-        self._runs = 0
         root.mkdir(parents=True, exist_ok=True)
 
     # -- commands --------------------------------------------------------------------------------------------------
@@ -130,6 +139,8 @@ class Farm:
             "PATH": path,
             "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS),
             "ANSIBLE_LOCALHOST_WARNING": "False",
+            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+            "ANSIBLE_CALLBACKS_ENABLED": "portbuild_steps",
             "PYTHONDONTWRITEBYTECODE": "1",
         }
 
@@ -153,9 +164,9 @@ class Farm:
         return self.play("dispatch", *arguments, timeout=timeout, package=package, **variables)
 
     def _start(self, argv: list[str]) -> Running:
-        self._runs += 1
-        output = self.root.parent / f"run-{os.getpid()}-{self._runs}.out"
-        return Running(argv, self.environment(), output)
+        output = self.root.parent / f"run-{os.getpid()}-{next(_RUNS)}.out"
+        environment = {**self.environment(), "PORTBUILD_STEPS": str(output.with_suffix(".steps"))}
+        return Running(argv, environment, output)
 
     # -- state on the controller -----------------------------------------------------------------------------------
 
@@ -182,7 +193,7 @@ class Farm:
     def leases(self) -> list[str]:
         """Return the names of all leases, those kept aside included."""
         claims = self.queue / ".claims"
-        return sorted(str(path.relative_to(claims)) for path in claims.rglob("*:*") if path.is_file())
+        return sorted(str(path.relative_to(claims)) for path in claims.rglob("[!.]*:*") if path.is_file())
 
     def log(self, package: str) -> str:
         return (self.branch_directory / "logs" / f"{package}.log").read_text(encoding="utf-8", errors="replace")

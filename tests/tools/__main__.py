@@ -39,7 +39,7 @@ def clean() -> int:
     """Stop the cluster and remove everything that the targets made."""
     if CACHE.exists():
         cluster_stop()
-    for directory in (CACHE, VENVS, CHECKOUT / ".nox", CHECKOUT / ".ansible"):
+    for directory in (CACHE, VENVS, CHECKOUT / ".nox", CHECKOUT / ".ansible", CHECKOUT / ".hypothesis"):
         try:
             shutil.rmtree(directory)
         except FileNotFoundError:

@@ -62,14 +62,14 @@ def require(programs: t.Mapping[str, str], *, root: bool = True) -> None:
     packages = missing(programs)
     able = can_be_root()
     if root and not able:
-        problems.append("root, or sudo that asks for no password")
+        problems.append("root rights: be root, or have sudo that asks for no password")
     if packages and able and shutil.which("apt-get", path=PLACES):
         install(packages)
         packages = missing(programs)
     if packages:
-        problems.append(f"the Debian packages {', '.join(packages)}")
+        problems.append(f"what is in the Debian packages {', '.join(packages)}")
     if problems:
-        raise ToolError(f"This machine lacks {' and '.join(problems)}.")
+        raise ToolError("This machine lacks\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
 def install(packages: t.Sequence[str]) -> None:

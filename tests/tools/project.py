@@ -49,6 +49,7 @@ def environment(python: pathlib.Path | None = None) -> dict[str, str]:
         PYTHONDONTWRITEBYTECODE="1",
         ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
         ANSIBLE_HOME=str(CACHE / "ansible"),
+        HYPOTHESIS_STORAGE_DIRECTORY=str(CACHE / "hypothesis"),
         LC_ALL="C.UTF-8",
     )
     if "PYTEST_ADDOPTS" in os.environ:  # how a person says which tests to run

@@ -92,8 +92,9 @@ def carry_out(run: Run, number: int) -> tuple[int, Count]:
     argv = [str(run.python), "-m", "pytest", run.path, "-m", run.expression]
     argv += ["--timeout", str(run.timeout), "--durations=10", "--durations-min=2", f"--junitxml={report}"]
     variables = environment(run.python)
-    if run.as_root:
+    if run.as_root:  # sudo drops the environment
         kept = [f"{name}={variables[name]}" for name in ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LC_ALL")]
+        kept.append(f"HYPOTHESIS_STORAGE_DIRECTORY={CACHE}/hypothesis-root")
         argv = host.as_root(["env", *kept, *argv])
     say(f"\n>>> {run.name}: pytest {run.path} -m '{run.expression}'")
     if not (CHECKOUT / run.path).is_dir():

@@ -109,7 +109,7 @@ class TestEachBackend:
             first = BACKENDS[name].mount(chroot, base)
             leave_traces(first)
             second = BACKENDS[name].mount(chroot, base, name="check")
-            seen = [read(second, "file"), sorted(os.listdir(second))]
+            seen: list[t.Any] = [read(second, "file"), sorted(os.listdir(second))]
             leave_traces(second)
             BACKENDS[name].drop(chroot, "check")
             third = BACKENDS[name].mount(chroot, base, name="check")
@@ -273,7 +273,12 @@ class TestChoice:
 @pytest.mark.root
 def test_answers_are_kept_for_this_boot_only(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
     calls: list[str] = []
-    monkeypatch.setattr(_backends.Overlay, "probe", lambda self, scratch: calls.append(scratch) or "")
+
+    def probe(_self: t.Any, scratch: str) -> str:
+        calls.append(scratch)
+        return ""
+
+    monkeypatch.setattr(_backends.Overlay, "probe", probe)
     _backends.probe_all(str(tmp_path))
     _backends.probe_all(str(tmp_path))
     assert len(calls) == 1

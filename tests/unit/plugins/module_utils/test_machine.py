@@ -42,7 +42,7 @@ def shed(tmp_path: pathlib.Path) -> t.Iterator[Shed]:
 
 @pytest.fixture
 def tarball(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
-    top = tmp_path_factory.mktemp("tarball")
+    top: pathlib.Path = tmp_path_factory.mktemp("tarball")
     (top / "tree" / "bin").mkdir(parents=True)
     (top / "tree" / "bin" / "sh").touch(mode=0o755)
     subprocess.run(["tar", "-C", str(top / "tree"), "-cf", str(top / "base.tar"), "."], check=True)
@@ -306,12 +306,12 @@ class TestTrash:
         assert trash(str(shed.scratch)) == []
 
     def test_what_cannot_be_removed_does_not_keep_the_rest(self, shed: Shed, monkeypatch: pytest.MonkeyPatch):
-        from ansible_collections.portbuild.cluster.plugins.module_utils import _trash
+        from ansible_collections.portbuild.cluster.plugins.module_utils import _trash, _trees
 
         (shed.scratch / "trash").mkdir()
         for name in ("a", "b", "c"):
             (shed.scratch / "trash" / name).mkdir()
-        remove = _trash.remove_entry
+        remove = _trees.remove_entry
 
         def fail(directory: int, name: str) -> None:
             if name == "b":

@@ -96,9 +96,17 @@ def test_in_child_reports_errors_deaths_and_silence():
     def fail() -> str:
         raise OSError("no luck")
 
+    def die() -> str:
+        os.kill(os.getpid(), 9)
+        return "survived"
+
+    def sleep() -> str:
+        time.sleep(9)
+        return "woke up"
+
     assert in_child(fail) == "no luck"
-    assert "status -9" in in_child(lambda: str(os.kill(os.getpid(), 9)))
-    assert "0.2 s" in in_child(lambda: str(time.sleep(9)), timeout=0.2)
+    assert "status -9" in in_child(die)
+    assert "0.2 s" in in_child(sleep, timeout=0.2)
 
 
 def test_detached_work_is_in_a_session_of_its_own_and_holds_no_descriptor(tmp_path: pathlib.Path):

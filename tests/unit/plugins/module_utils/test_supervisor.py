@@ -17,7 +17,6 @@ import time
 import typing as t
 
 import pytest
-
 from ansible_collections.portbuild.cluster.plugins.module_utils._attach import settle, stop_supervisor
 from ansible_collections.portbuild.cluster.plugins.module_utils._build import BuildMissing
 from ansible_collections.portbuild.cluster.plugins.module_utils._chroots import StaleToken
@@ -25,11 +24,11 @@ from ansible_collections.portbuild.cluster.plugins.module_utils._names import Ba
 from ansible_collections.portbuild.cluster.plugins.module_utils._process import process_start_time
 from ansible_collections.portbuild.cluster.plugins.module_utils._request import BadRequest
 from ansible_collections.portbuild.cluster.tests.unit.plugins.module_utils._yard import (
+    processes_with,
     QUEUE,
     TinyJob,
-    Yard,
-    processes_with,
     wait_until,
+    Yard,
 )
 
 pytestmark = [

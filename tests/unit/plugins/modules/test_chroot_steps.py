@@ -38,7 +38,8 @@ def call(module: str, shed: Shed, *, check: bool = False, **arguments: t.Any) ->
     given = {"scratchdir": str(shed.scratch), "_ansible_check_mode": check, **arguments}
     with patch_module_args(given), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
         entry.main()
-    return json.loads(output.getvalue())
+    result: dict[str, t.Any] = json.loads(output.getvalue())
+    return result
 
 
 def claim(shed: Shed, **more: t.Any) -> dict[str, t.Any]:
@@ -71,6 +72,7 @@ class TestClaimChroot:
             ({"base": "0" * 64}, "base_missing", True),
             ({"base": "x"}, "name", False),
             ({"min_free": 1 << 60}, "machine_disk_full", True),
+            ({"scratchdir": "/nonexistent"}, "base_missing", True),
         ],
     )
     @pytest.mark.parametrize("check", [False, True])

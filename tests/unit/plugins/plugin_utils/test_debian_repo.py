@@ -124,7 +124,7 @@ def test_damaged_packages_are_left_out(tmp_path: pathlib.Path, data: bytes, word
     assert text.count("Package:") == 1
 
 
-@settings(max_examples=200)
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_files_of_any_kind(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "any.deb"
@@ -134,6 +134,7 @@ def test_files_of_any_kind(tmp_path_factory: pytest.TempPathFactory, data: bytes
             repo.read_control(str(path))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200))
 def test_control_files_of_any_kind(text: str) -> None:
     with contextlib.suppress(repo.BadPackage):

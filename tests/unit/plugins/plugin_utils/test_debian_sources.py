@@ -11,7 +11,7 @@ import pathlib
 import tarfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("debian")
@@ -132,6 +132,7 @@ def test_a_dsc_that_is_no_file(tmp_path: pathlib.Path, kind: str) -> None:
         sources.find_source(str(tmp_path), "demo")
 
 
+@settings(deadline=None)
 @given(st.text(max_size=300))
 def test_control_files_of_any_kind(text: str) -> None:
     with contextlib.suppress(BadSource):
@@ -139,6 +140,7 @@ def test_control_files_of_any_kind(text: str) -> None:
         assert all(name == name.lower() for name in fields)
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.sampled_from("Source: -\n\tdemo.()+~1#;urgency=low"), max_size=200))
 def test_changelogs_of_any_kind(text: str) -> None:
     with contextlib.suppress(BadSource):
