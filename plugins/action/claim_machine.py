@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import typing as t
 
@@ -15,7 +14,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import check_space
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction, display, end_orphan
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction, display
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import Identity
 
 MESSAGE_INTERVAL = 60.0  # seconds between two lines that say that it still waits
@@ -52,7 +51,6 @@ class ActionModule(StepAction):
             wait=settings.claim_timeout or None,
             poll=settings.retry_interval,
             on_wait=_WaitMessages(job),
-            still_wanted=_ParentWatch(),
         )
         queue_id = queue.id()
         recorded = lease.build_token is not None and context.store.built(Identity(queue_id, lease.build_token)) is not None
@@ -80,26 +78,16 @@ def _prediction(job: Job, machine: str | None) -> dict[str, t.Any]:
     return {"lease": lease, "adopted": False, "recorded": False, "waited": 0.0}
 
 
-class _ParentWatch:
-    """Tells the wait that nobody wants its result any more."""
-
-    def __init__(self) -> None:
-        self._parent = os.getppid()
-
-    def __call__(self) -> bool:
-        if os.getppid() != self._parent:
-            end_orphan()
-        return True
-
-
 class _WaitMessages:
-    """Says now and then that, and for what, the claim waits."""
+    """Says now and then that the claim waits, and why; at once when there is another reason."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._said = -MESSAGE_INTERVAL
+        self._said = 0.0
+        self._why = ""
 
-    def __call__(self, waited: float) -> None:
-        if waited - self._said >= MESSAGE_INTERVAL:
-            self._said = waited
-            display.display(f"{self._job.package} has waited {waited:.0f} s for a machine: all are busy.")
+    def __call__(self, waited: float, why: str) -> None:
+        if why != self._why or waited - self._said >= MESSAGE_INTERVAL:
+            waits = f"has waited {waited:.0f} s" if waited >= 1.0 else "waits"
+            display.display(f"{self._job.package} {waits} for a machine: {why.rstrip('.')}.")
+            self._said, self._why = waited, why

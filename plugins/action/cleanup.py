@@ -28,7 +28,7 @@ class ActionModule(StepAction):
         for abandoned in find_abandoned(self, context, machine, task_vars):
             done.append(self._resolve(context, abandoned, task_vars))
         queue, settings = context.queue, context.settings
-        newest = max((lease.token for lease in (*queue.leases(), *queue.held())), default=0)
+        newest = queue.newest_token()  # before the leases: what is claimed from now on has a newer one
         try:
             bases = [read_bindist(context.layout).sha256]
         except NoBindist:

@@ -32,6 +32,7 @@ Hold = t.Literal["uncollected", "kept", "lost", "orphan"]
 HOLDS: t.Final[tuple[Hold, ...]] = ("uncollected", "kept", "lost", "orphan")
 CLAIMED: t.Final = "claimed"
 
+ALL_BUSY: t.Final = "all are busy"  # why a claim waits
 POLL = 15.0  # seconds after which a waiting claim tries again though nothing seems to have changed
 GLANCE = 0.25  # seconds between looks at whether something has changed
 
@@ -254,13 +255,13 @@ class Queue(abc.ABC):
         passed_over: c.Collection[str] = (),
         wait: float | None = None,
         poll: float = POLL,
-        on_wait: c.Callable[[float], None] | None = None,
+        on_wait: c.Callable[[float, str], None] | None = None,
         still_wanted: c.Callable[[], bool] | None = None,
     ) -> Lease:
         """Return a lease for the job, waiting at most C(wait) seconds (None: as long as it takes) for a free slot.
 
         A dead owner's lease of the job is adopted where it stands. C(on_wait) is called with the seconds waited so
-        far after each attempt in vain, C(still_wanted) at every glance: False ends the wait with NotWanted.
+        far, and why it goes on, after each attempt in vain, C(still_wanted) at every glance: False ends the wait with NotWanted.
         """
         if job.arch != self.arch:
             raise BadName(f"The job {job} cannot be claimed in the queue of arch {self.arch}.")
@@ -291,7 +292,7 @@ class Queue(abc.ABC):
                     details={"machines": [candidate.name for candidate in candidates]},
                 )
             if on_wait is not None:
-                on_wait(waited)
+                on_wait(waited, ALL_BUSY if locked is None else locked.message)
             until = looked_for_dead + poll if locked is None else self._monotonic()
             self._pause(candidates, mark, until if wait is None else min(until, started + wait), job, still_wanted)
 
@@ -341,6 +342,10 @@ class Queue(abc.ABC):
     @abc.abstractmethod
     def id(self) -> str:
         """Return the identity of this queue, in which tokens rise. Makes one if there is none."""
+
+    @abc.abstractmethod
+    def newest_token(self) -> int:
+        """Return the token given out last, 0 if that is not known. Changes nothing."""
 
     @abc.abstractmethod
     def choose(self, candidates: c.Sequence[Candidate], *, passed_over: c.Collection[str] = ()) -> str | None:

@@ -723,6 +723,10 @@ class FileQueue(Queue):
         with self._write_books() as writer:
             return writer.identify()
 
+    def newest_token(self) -> int:
+        with self._read_books() as books:
+            return books.token
+
     def choose(self, candidates: c.Sequence[Candidate], *, passed_over: c.Collection[str] = ()) -> str | None:
         with self._read_books() as books:
             return choose_machine(candidates, _rooms(books, candidates), passed_over)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections.abc as c
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -91,17 +92,44 @@ def deadline(seconds: float) -> c.Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-class Watch:
-    """Renews a lease while a step works, and ends the step when its ansible-playbook has died.
+def main_process() -> int:
+    """Return the pid of the main ansible-playbook, also when it has died."""
+    parent = multiprocessing.parent_process()
+    return os.getppid() if parent is None or parent.pid is None else parent.pid
+
+
+@contextlib.contextmanager
+def not_as_orphan() -> c.Iterator[None]:
+    """End this worker when its ansible-playbook has died.
 
     On SIGKILL of ansible-playbook its workers live on as orphans, each in a session of its own: without this they
-    would go on to publish and clean beside the dispatch that adopts their job.
+    would go on to publish, clean and release beside the dispatch that adopts their job, or claim for nobody.
     """
+    parent = main_process()
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(PARENT_INTERVAL):
+            if os.getppid() != parent:
+                end_orphan()
+
+    if os.getppid() != parent:
+        end_orphan()
+    thread = threading.Thread(target=watch, name="parent", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+class Watch:
+    """Renews a lease while a step works."""
 
     def __init__(self, queue: Queue, lease: Lease) -> None:
         self._queue = queue
         self._lease = lease
-        self._parent = os.getppid()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self.lost: PortbuildError | None = None
@@ -120,18 +148,13 @@ class Watch:
             raise self.lost
 
     def _run(self) -> None:
-        renewed = time.monotonic()
-        while not self._done.wait(PARENT_INTERVAL):
-            if os.getppid() != self._parent:
-                end_orphan()
-            if time.monotonic() - renewed >= RENEW_INTERVAL:
-                renewed = time.monotonic()
-                try:
-                    self._queue.renew(self._lease)
-                except PortbuildError as error:
-                    self.lost = error
-                except OSError:
-                    pass  # a full disk: the next renewal may succeed, and the lease lasts for many of them
+        while not self._done.wait(RENEW_INTERVAL):
+            try:
+                self._queue.renew(self._lease)
+            except PortbuildError as error:
+                self.lost = error
+            except OSError:
+                pass  # a full disk: the next renewal may succeed, and the lease lasts for many of them
 
 
 def end_orphan() -> t.NoReturn:
@@ -157,7 +180,8 @@ class StepAction(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         result: dict[str, t.Any] = super().run(tmp, task_vars)
         try:
-            result.update(self.step(self._arguments(), task_vars or {}))
+            with not_as_orphan():
+                result.update(self.step(self._arguments(), task_vars or {}))
         except PortbuildError as error:
             result.update(error.details)
             result.update(failed=True, msg=str(error))
@@ -203,7 +227,7 @@ class StepAction(ActionBase):
     @property
     def owner(self) -> Owner:
         """The main ansible-playbook, which owns what this worker claims."""
-        return Owner.of(os.getppid())
+        return Owner.of(main_process())
 
     def candidates(
         self, context: StepContext, task_vars: c.Mapping[str, t.Any]
@@ -242,10 +266,12 @@ class StepAction(ActionBase):
         Raises MachineUnreachable when the connection fails or C(limit) seconds pass, StepFailed when the module
         fails (unless C(tolerate)).
         """
+        name = f"{COLLECTION}.{module}"
+        own = self.options if name == self._task.resolved_action else {}
         try:
             with deadline(limit):
                 result: dict[str, t.Any] = self._execute_module(
-                    module_name=f"{COLLECTION}.{module}", module_args={**arguments, **self.options}, task_vars=task_vars
+                    module_name=name, module_args={**arguments, **own}, task_vars=task_vars
                 )
         except AnsibleConnectionFailure as error:
             raise MachineUnreachable(machine, str(error)) from None

@@ -114,6 +114,7 @@ def groups_of_builds(client: Client) -> list[str]:
 
 
 def files_in(client: Client, directory: str) -> list[str]:
-    """Return what is in a directory of the client's scratch directory, without what its name begins a dot."""
-    found = client.run(["find", f"{client.scratch}/{directory}", "-mindepth", "1", "-printf", "%P\\n"], check=False)
+    """Return what is in a directory of the client's scratch directory, but for locks and the like."""
+    wanted = ["-mindepth", "1", "-not", "-name", ".*", "-printf", "%P\\n"]
+    found = client.run(["find", f"{client.scratch}/{directory}", *wanted], check=False)
     return sorted(found.stdout.splitlines())

@@ -436,7 +436,7 @@ def test_waiting_wakes_within_half_a_second_of_a_release(yard: Yard) -> None:
 
     thread = threading.Thread(target=release)
     thread.start()
-    lease = yard.claim("four", wait=None, on_wait=waited.append)
+    lease = yard.claim("four", wait=None, on_wait=lambda seconds, _why: waited.append(seconds))
     took = time.monotonic()
     thread.join()
     assert lease.machine == "a10"
@@ -469,7 +469,7 @@ def test_waiting_tries_at_the_latest_after_the_interval(yard: Yard) -> None:
         yard.claim(name)
     waited: list[float] = []
     with pytest.raises(AllBusy, match="within 40 s"):
-        queue.claim(job("four"), yard.candidates, yard.me, wait=40, on_wait=waited.append)
+        queue.claim(job("four"), yard.candidates, yard.me, wait=40, on_wait=lambda seconds, _why: waited.append(seconds))
     assert waited == [0, 15, 30]
     assert max(glances) == 0.25
 
