@@ -148,9 +148,11 @@ def replace_text(top: int, path: str, text: str, *, mode: int = 0o644) -> None:
 
 
 def remove(top: int, path: str) -> None:
-    """Remove a file beneath the top, if it is there."""
+    """Remove a file beneath the top, whatever its kind, if it is there; raises UnsafeFile for a directory."""
     directory_path, _separator, name = path.rpartition("/")
     with contextlib.suppress(FileNotFoundError), opened(open_directory(top, directory_path)) as directory:
+        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+            raise UnsafeFile(f"{path!r} is a directory where a file is expected.")
         os.unlink(name, dir_fd=directory)
 
 

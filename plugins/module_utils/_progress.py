@@ -153,6 +153,7 @@ def initial_status() -> dict[str, t.Any]:
         "log_bytes": 0,
         "last_line": "",
         "needs": [],
+        "about": {},
         "leftovers": [],
         "warnings": [],
         "manifest": [],

@@ -50,6 +50,7 @@ from ._progress import BuildLog, INFRASTRUCTURE, LOG, log_entry, STATUS, Status
 from ._request import Request, Step
 
 SOFT_FAILURE = 75  # EX_TEMPFAIL: a step with network asks to be tried elsewhere
+FETCH_PHASE = "fetch"  # of this phase no step runs what a package brought along
 BUILD_PHASE = "build"  # after the last step of this phase the packages are brought out
 
 _TICK = 0.5
@@ -59,7 +60,8 @@ _SHELL = "/bin/sh"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PACKING_LIST_KINDS = ("extra", "missing", "changed")
 _LEFTOVER_KINDS = (*_PACKING_LIST_KINDS, "setuid", "setgid", "world_writable", "uninstallable")
-_REPLIES = ("needs", "archives.list", "leftovers")
+_REPLIES = ("about", "needs", "archives.list", "leftovers")
+_ABOUT = ("version", "maintainer")  # what a step that fetches may tell of the source
 _MAX_LEFTOVERS = 2000
 _WORKDIR_SECONDS = 1800
 
@@ -289,7 +291,7 @@ class Supervisor:
         Later, when code of the package has run, nobody knows what these files are.
         """
         last = following is None or following.phase != step.phase
-        if step.phase == "fetch" and last and self._request.want_distfiles:
+        if step.phase == FETCH_PHASE and last and self._request.want_distfiles:
             self._distfiles = self._collect("distfiles", "distfile")
 
     def _run_in_fresh_roots(self, group: list[Step]) -> None:
@@ -492,6 +494,8 @@ class Supervisor:
 
     def _take_replies(self, step: Step, root: str, item: str) -> None:
         with _beneath.opened(_beneath.open_top(root)) as top:
+            if step.phase == FETCH_PHASE:
+                self._take_about(self._reply(top, "about"))
             if step.network:  # such a step downloads, and runs nothing that a package brought along
                 self._keep_archives(top, self._reply(top, "archives.list"))
                 self._get_needs(parse_checksums(self._reply(top, "needs")))
@@ -501,6 +505,14 @@ class Supervisor:
     @staticmethod
     def _reply(top: int, name: str) -> str:
         return _beneath.read_text(top, f"{OUT}/{name}", limit=1 << 22) or ""
+
+    def _take_about(self, text: str) -> None:
+        """Note what the source says of itself, lines of C(NAME TEXT): also a build that fails then has a version."""
+        about: dict[str, str] = self._status.values["about"]
+        for line in text.splitlines():
+            name, _blank, value = line.partition(" ")
+            if name in _ABOUT:
+                about[name] = value.strip()[:1000]
 
     def _keep_archives(self, top: int, text: str) -> None:
         for name, sha256 in parse_checksums(text):

@@ -14,6 +14,7 @@ import dataclasses
 import os
 import typing as t
 
+from ..module_utils._names import BadName, check_version
 from ._attempts import Attempt, RESOURCES, blames_package
 from ._context import StepContext
 from ._duds import read_duds
@@ -22,6 +23,7 @@ from ._queue import Lease
 from ._record import Recorder, path_of
 from ._results import build_record
 from ._store import BuildRecord, Identity, Recorded, StoredFile, stored_file
+from ._text import one_line
 
 OUTCOMES = {"success": "built", "failed": "failed"}
 MAX_LEFTOVERS = 1000  # that a message or a step's result names
@@ -71,13 +73,28 @@ def _judge(
         job=lease.job,
         identity=identity,
         machine=lease.machine,
-        version=context.system.version_of([path_of(context.layout, file) for file in files if file.kind == "changes"]),
+        version=_version(context, status, files),
         broken=lease.job.package in read_duds(context.layout.duds),
         offset=_offset(status),
     )
     if build.infrastructure and blames_package(attempts, lease.machine, build.reason):
         return dataclasses.replace(build, infrastructure=False, failure_class=RESOURCES)
     return build
+
+
+def _version(context: StepContext, status: c.Mapping[str, t.Any], files: c.Sequence[StoredFile]) -> str:
+    """Return the version as the results tell it, else as the source does; empty when neither can be believed."""
+    built = context.system.version_of([path_of(context.layout, file) for file in files if file.kind == "changes"])
+    try:
+        return built or check_version(_about(status, "version"))
+    except BadName:
+        return ""
+
+
+def _about(status: c.Mapping[str, t.Any], name: str) -> str:
+    """Return what the source says of itself under this name."""
+    about = status.get("about")
+    return one_line(about.get(name), 320) if isinstance(about, dict) else ""
 
 
 def _offset(status: c.Mapping[str, t.Any]) -> float:
@@ -114,7 +131,13 @@ def _events(
     leftovers = leftovers[:MAX_LEFTOVERS] if isinstance(leftovers, list) else []
     settings = context.settings
     about = context_of(
-        build, result, arch=settings.arch, branch=settings.branch, log=_log(context, build), leftovers=leftovers
+        build,
+        result,
+        arch=settings.arch,
+        branch=settings.branch,
+        log=_log(context, build),
+        leftovers=leftovers,
+        maintainer=_about(status, "maintainer"),
     )
     return [{**about, "event": event} for event in events_of(build, result, leftovers=leftovers)]
 

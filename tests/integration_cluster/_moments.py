@@ -312,15 +312,18 @@ class Case:
 
     # -- the moments
 
+    def wait_for_output(self, running: Running, text: str, timeout: float = 60.0) -> None:
+        """Wait until the dispatch has printed the text."""
+
+        def printed() -> bool:
+            assert running.process.poll() is None, f"the dispatch ended before {text!r}:\n{running.output()}"
+            return text in running.output()
+
+        wait_for(printed, f"{text!r} of {self.package}", timeout, interval=0.005)
+
     def wait_for_task(self, running: Running, name: str, timeout: float = 60.0) -> None:
         """Wait until the task of the role has begun."""
-        line = f"TASK [{ROLE} : {name}]"
-
-        def begun() -> bool:
-            assert running.process.poll() is None, f"the dispatch ended before {name!r}:\n{running.output()}"
-            return line in running.output()
-
-        wait_for(begun, f"task {name!r} of {self.package}", timeout, interval=0.005)
+        self.wait_for_output(running, f"TASK [{ROLE} : {name}]", timeout)
 
     def wait_for_worker_at(self, running: Running, path: pathlib.Path, *, but: t.Collection[int] = ()) -> list[int]:
         """Return the workers of the dispatch that have the file open."""

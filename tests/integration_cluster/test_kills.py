@@ -46,7 +46,7 @@ def case(idle: Farm, tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> 
 def before_the_claim(case: Case) -> c.Iterator[Running]:
     case.source()
     running = case.start()
-    wait_for(lambda: "PLAY [" in running.output(), "the play", interval=0.005)
+    case.wait_for_output(running, "PLAY [")
     yield running
 
 
@@ -60,7 +60,7 @@ def waiting_for_a_machine(case: Case) -> c.Iterator[Running]:
             (farm.queue / client.name).write_text(f"{client.spec.maxjobs}\n", encoding="ascii")
     try:
         running = case.start()
-        wait_for(lambda: "all are busy" in running.output(), "the wait for a machine", interval=0.005)
+        case.wait_for_output(running, "all are busy")
         yield running
     finally:
         with locked(farm.queue / ".lock"):

@@ -192,6 +192,10 @@ step_unpack() {
     version=$(dpkg-parsechangelog -S Version)
     [ -z "$PB_VERSION" ] || [ "$version" = "$PB_VERSION" ] || fail "The source has version $version, not $PB_VERSION."
     say "Source package $name, version $version."
+    {
+        printf 'version %s\n' "$version"
+        sed -n 's/^Maintainer:[[:space:]]*/maintainer /p' debian/control | head -n 1
+    } > "$out/about"
 }
 
 # --- depends --------------------------------------------------------------------------------------------------------

@@ -92,7 +92,8 @@ class Yard:
 
 # What the original's script did, with flock(1) for lockf(1). Arguments: directory, its name, rounds, whether the lock
 # file is removed with the lock (yes, as lockf(1) does it without -k), machine=maxjobs ... Its log has a line per claim and
-# release, written under the lock: "+machine" or "-machine".
+# release, written under the lock: "+machine" or "-machine". A job takes $pause seconds, if that is set; a file .stop
+# ends the script before its rounds do.
 OLD_SCRIPT = r"""
 cd "$1" || exit 1
 log=.log-$2; rounds=$3; remove=$4; shift 4; pairs=$*
@@ -123,14 +124,14 @@ release() {
     echo "$count" > "$1"
     echo "-$1" >> "$log"
 }
-while [ "$rounds" -gt 0 ]; do
+while [ "$rounds" -gt 0 ] && [ ! -e .stop ]; do
     lock; claim; unlock
     if [ -n "$best" ]; then
-        sleep 0.0$((rounds % 4))
+        sleep "${pause:-0.0$((rounds % 4))}"
         lock; release "$best"; unlock
         rounds=$((rounds - 1))
     else
-        sleep 0.02
+        sleep "${pause:-0.02}"
     fi
 done
 """

@@ -498,7 +498,11 @@ def test_shell_that_holds_the_lock_is_waited_for(yard: Yard) -> None:
             yard.claim("one", wait=1)
         assert time.monotonic() - began < 5
         threading.Timer(0.5, lock.release).start()
-        assert yard.open(lock_timeout=0.2).claim(job("one"), yard.candidates, yard.me).machine == "a1"
+        reasons: list[str] = []
+        queue = yard.open(lock_timeout=0.2)
+        lease = queue.claim(job("one"), yard.candidates, yard.me, on_wait=lambda _seconds, why: reasons.append(why))
+        assert lease.machine == "a1"
+        assert str(yard.directory / ".lock") in reasons[0]
 
 
 # -- looking changes nothing -------------------------------------------------------------------------------------
