@@ -11,7 +11,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext, lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import BuildRequest, make_request
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._results import one_line
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import one_line
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
     LEASE_ARGUMENT,
     StepAction,

@@ -22,6 +22,8 @@ description:
     documented here is what the action asks the build machine for.
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease
+  - portbuild.cluster.lease.scratchdir
 attributes:
   check_mode:
     support: full
@@ -30,42 +32,15 @@ attributes:
   idempotent:
     support: full
 options:
-  lease:
-    description: The lease of the job, as M(portbuild.cluster.claim_machine) returned it.
-    type: dict
-    required: true
-    suboptions:
-      arch:
-        description: The target architecture.
-        type: str
-        required: true
-      branch:
-        description: The branch.
-        type: str
-        required: true
-      package:
-        description: The package.
-        type: str
-        required: true
-      machine:
-        description: The build machine. Not used on the machine itself.
-        type: str
-      queue:
-        description: The identity of the queue directory.
-        type: str
-        required: true
-      token:
-        description: The token of the lease. One older than the chroot's is refused.
-        type: int
-        required: true
-  scratchdir:
-    description: The scratch directory of the build machine.
-    type: path
-    default: /var/portbuild
   request:
     description:
       - What to build and how, with schema 1. See C(docs/architecture.md).
       - Without it the module only attaches, or starts what it was asked for before and lacked files for.
+    type: dict
+  chroot:
+    description:
+      - What M(portbuild.cluster.claim_chroot) returned. The action makes the request from it and from the C(portbuild_)
+        variables; the build machine itself knows better.
     type: dict
   script:
     description: The build script. Required together with O(request).
@@ -79,9 +54,13 @@ options:
 """
 
 EXAMPLES = r"""
+---
 - name: Build the package of the lease
   portbuild.cluster.build_package:
-    lease: "{{ __dispatch_lease }}"
+    lease: "{{ claim.lease }}"
+    chroot: "{{ chroot }}"
+  delegate_to: "{{ claim.lease.machine }}"
+  register: build
 """
 
 RETURN = r"""
@@ -158,6 +137,7 @@ from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job,
 ARGUMENTS: dict[str, t.Any] = {
     "lease": LEASE_ARGUMENT,
     "scratchdir": SCRATCH_ARGUMENT,
+    "chroot": {"type": "dict"},
     "request": {"type": "dict"},
     "script": {"type": "str"},
     "wait": {"type": "float", "default": 50},

@@ -19,6 +19,7 @@ author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease.attempts
 attributes:
   check_mode:
     support: full
@@ -34,12 +35,6 @@ options:
       - The package to build, C(NAME), or C(NAME=VERSION) where the package system offers versions.
     type: str
     required: true
-  attempts:
-    description:
-      - What earlier attempts of this dispatch came to, as returned by M(portbuild.cluster.release_machine).
-    type: list
-    elements: dict
-    default: []
 seealso:
   - module: portbuild.cluster.claim_chroot
   - module: portbuild.cluster.release_machine

@@ -20,6 +20,8 @@ author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease
+  - portbuild.cluster.lease.scratchdir
 attributes:
   check_mode:
     support: full
@@ -28,34 +30,6 @@ attributes:
   idempotent:
     support: full
 options:
-  lease:
-    description: The lease, as returned by M(portbuild.cluster.claim_machine).
-    type: dict
-    required: true
-    suboptions:
-      arch:
-        description: The target architecture.
-        type: str
-        required: true
-      branch:
-        description: The branch.
-        type: str
-        required: true
-      package:
-        description: The name of the package.
-        type: str
-        required: true
-      machine:
-        description: The name of the build machine. Not used on the machine itself.
-        type: str
-      queue:
-        description: The identity of the queue directory that the lease is from.
-        type: str
-        required: true
-      token:
-        description: The token of the lease.
-        type: int
-        required: true
   recorded:
     description: Whether all that is needed of the build is at home and recorded.
     type: bool
@@ -68,10 +42,6 @@ options:
     description: How many chroots that were left for debugging the machine keeps. The oldest go first.
     type: int
     default: 5
-  scratchdir:
-    description: The directory on the build machine under which bases, chroots and caches stand.
-    type: path
-    default: /var/portbuild
 seealso:
   - module: portbuild.cluster.claim_chroot
   - module: portbuild.cluster.cleanup

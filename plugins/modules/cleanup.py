@@ -19,6 +19,7 @@ author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease.scratchdir
 attributes:
   check_mode:
     support: full
@@ -27,10 +28,6 @@ attributes:
   idempotent:
     support: full
 options:
-  scratchdir:
-    description: The directory on the build machine under which bases, chroots and caches stand.
-    type: path
-    default: /var/portbuild
   queue:
     description:
       - The identity of the queue directory that O(owned) is of.

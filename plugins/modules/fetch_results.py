@@ -18,6 +18,8 @@ description:
     asks the build machine for.
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease
+  - portbuild.cluster.lease.scratchdir
 attributes:
   check_mode:
     support: full
@@ -26,38 +28,6 @@ attributes:
   idempotent:
     support: full
 options:
-  lease:
-    description: The lease of the job, as M(portbuild.cluster.claim_machine) returned it.
-    type: dict
-    required: true
-    suboptions:
-      arch:
-        description: The target architecture.
-        type: str
-        required: true
-      branch:
-        description: The branch.
-        type: str
-        required: true
-      package:
-        description: The package.
-        type: str
-        required: true
-      machine:
-        description: The build machine. Not used on the machine itself.
-        type: str
-      queue:
-        description: The identity of the queue directory.
-        type: str
-        required: true
-      token:
-        description: The token of the lease. One older than the chroot's is refused.
-        type: int
-        required: true
-  scratchdir:
-    description: The scratch directory of the build machine.
-    type: path
-    default: /var/portbuild
   status:
     description:
       - How the build ended, as M(portbuild.cluster.build_package) returned it. The build machine is asked for it
@@ -67,10 +37,13 @@ options:
 """
 
 EXAMPLES = r"""
+---
 - name: Bring the results home
   portbuild.cluster.fetch_results:
-    lease: "{{ __dispatch_lease }}"
-    status: "{{ __dispatch_build.status }}"
+    lease: "{{ claim.lease }}"
+    status: "{{ build.status }}"
+  delegate_to: "{{ claim.lease.machine }}"
+  register: results
 """
 
 RETURN = r"""

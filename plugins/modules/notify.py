@@ -17,6 +17,7 @@ author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease
 attributes:
   check_mode:
     support: full
@@ -27,36 +28,6 @@ attributes:
     support: full
     description: The same event of the same build is told once.
 options:
-  lease:
-    description:
-      - The lease that the step acts under, as returned by M(portbuild.cluster.claim_machine).
-    type: dict
-    required: true
-    suboptions:
-      arch:
-        description: The target architecture.
-        type: str
-        required: true
-      branch:
-        description: The release line.
-        type: str
-        required: true
-      package:
-        description: The package.
-        type: str
-        required: true
-      machine:
-        description: The build machine.
-        type: str
-        required: true
-      queue:
-        description: The identity of the queue directory.
-        type: str
-        required: true
-      token:
-        description: The fencing token. A step with an older token than the job's is refused.
-        type: int
-        required: true
   events:
     description: The events, as returned by M(portbuild.cluster.record_result).
     type: list

@@ -18,6 +18,8 @@ author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease
+  - portbuild.cluster.lease.attempts
 attributes:
   check_mode:
     support: full
@@ -28,47 +30,11 @@ attributes:
     support: full
     description: A build that is recorded already is not recorded again.
 options:
-  lease:
-    description:
-      - The lease that the step acts under, as returned by M(portbuild.cluster.claim_machine).
-    type: dict
-    required: true
-    suboptions:
-      arch:
-        description: The target architecture.
-        type: str
-        required: true
-      branch:
-        description: The release line.
-        type: str
-        required: true
-      package:
-        description: The package.
-        type: str
-        required: true
-      machine:
-        description: The build machine.
-        type: str
-        required: true
-      queue:
-        description: The identity of the queue directory.
-        type: str
-        required: true
-      token:
-        description: The fencing token. A step with an older token than the job's is refused.
-        type: int
-        required: true
   status:
     description: The status of the build, as returned by M(portbuild.cluster.build_package). Without it the build must have been recorded before.
     type: dict
   files:
     description: The files that arrived, as returned by M(portbuild.cluster.fetch_results).
-    type: list
-    elements: dict
-    default: []
-  attempts:
-    description:
-      - What earlier attempts of this dispatch came to, as returned by M(portbuild.cluster.release_machine).
     type: list
     elements: dict
     default: []

@@ -17,6 +17,8 @@ author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:
   - portbuild.cluster.attributes
+  - portbuild.cluster.lease
+  - portbuild.cluster.lease.attempts
 attributes:
   check_mode:
     support: full
@@ -27,36 +29,6 @@ attributes:
     support: full
     description: A lease that is released already is not released again.
 options:
-  lease:
-    description:
-      - The lease that the step acts under, as returned by M(portbuild.cluster.claim_machine).
-    type: dict
-    required: true
-    suboptions:
-      arch:
-        description: The target architecture.
-        type: str
-        required: true
-      branch:
-        description: The release line.
-        type: str
-        required: true
-      package:
-        description: The package.
-        type: str
-        required: true
-      machine:
-        description: The build machine.
-        type: str
-        required: true
-      queue:
-        description: The identity of the queue directory.
-        type: str
-        required: true
-      token:
-        description: The fencing token. A step with an older token than the job's is refused.
-        type: int
-        required: true
   record:
     description: What M(portbuild.cluster.record_result) returned, if it was reached.
     type: dict
@@ -69,12 +41,6 @@ options:
     description: What M(portbuild.cluster.clean_chroot) returned.
     type: dict
     default: {}
-  attempts:
-    description:
-      - What earlier attempts of this dispatch came to, as returned by M(portbuild.cluster.release_machine).
-    type: list
-    elements: dict
-    default: []
 seealso:
   - module: portbuild.cluster.claim_machine
 """

@@ -12,6 +12,8 @@ from __future__ import annotations
 import collections.abc as c
 import typing as t
 
+from ._queue import Hold, HOLDS
+
 Attempt = c.Mapping[str, t.Any]
 Facts = c.Mapping[str, t.Any]
 
@@ -46,15 +48,15 @@ def may_try_again(attempts: c.Sequence[Attempt], *, limit: int, retries: int) ->
     return len(attempts) < limit and builds <= retries
 
 
-def hold_state(clean: Facts) -> str | None:
+def hold_state(clean: Facts) -> Hold | None:
     """Return as what the lease is to be kept aside, None when nothing of the job is left on the client.
 
     C(clean) is what clean_chroot returned, or what it failed with.
     """
-    held = str(clean.get("held") or "")
-    if held:
-        return held
-    return None if clean.get("cleaned") else "lost"
+    if clean.get("cleaned"):
+        return None
+    held = clean.get("held")
+    return t.cast(Hold, held) if held in HOLDS else "lost"
 
 
 def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[str, t.Any]:

@@ -48,7 +48,10 @@ def make_request(
         yield BuildRequest(
             build=_build(context, lease, chroot, plan),
             script=plan.script,
-            offered={file.sha256: file.path for file in (*plan.inputs, *plan.offered.values())},
+            offered={
+                **{file.sha256: file.path for file in plan.inputs},
+                **{file.sha256: file.path for file in plan.offered.values()},
+            },
             warnings=tuple(plan.warnings),
         )
 
@@ -78,7 +81,7 @@ def _packages(context: StepContext) -> list[PackageFile]:
     """Return our packages that a build may use: recorded, and there as recorded."""
     return [
         PackageFile(entry.file.name, path_of(context.layout, entry.file), entry.file.size, entry.file.sha256)
-        for entry in context.store.all_package_files(("package",))
+        for entry in context.store.all_package_files()
         if is_present(context.layout, entry.file)
     ]
 

@@ -185,3 +185,8 @@ def test_reading_the_pages_finds_problems() -> None:
     assert len(Page({"a": "2\n"}, {"a": ["p"]}, {"a": 1}, one).problems({"a": 3})) == 1
     assert Page({"a": "2\n"}, one, {"a": 0}, one).problems({"a": 3}) == []
     assert Page({"a": None}, one, {"a": 1}, one).problems({"a": 3}) == []
+    assert len(Page({"a": None}, one, {"a": 0}, one).problems({"a": 3})) == 1
+    assert Page({"a": None}, one, {"a": 0}, one).problems({"a": 3}, scripts=True) == []
+    assert Page({"a": "3\n"}, one, {"a": 0}, one).problems({"a": 4}, scripts=True) == []
+    for counter in ("1\n", "4\n"):
+        assert len(Page({"a": counter}, one, {"a": 0}, one).problems({"a": 4}, scripts=True)) == 1

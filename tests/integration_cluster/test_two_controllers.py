@@ -133,11 +133,15 @@ class OldScripts:
         return self
 
     def __exit__(self, *_unused: object) -> None:
+        self.stop()
+        for path in [self._queue / ".stop", *self._queue.glob(".log-*")]:
+            path.unlink()
+
+    def stop(self) -> None:
+        """Let the scripts give back what they have, and end."""
         self._queue.joinpath(".stop").touch()
         for process in self._processes:
             process.wait(60)
-        for path in [self._queue / ".stop", *self._queue.glob(".log-*")]:
-            path.unlink()
 
     def lines(self) -> list[str]:
         """Return what the scripts have done so far."""
@@ -156,9 +160,9 @@ def by_hand(farm: Farm, machine: str, change: str) -> None:
 
 
 def test_two_controllers_and_old_scripts_share_a_queue(idle: Farm, other: OtherContainer, tmp_path: pathlib.Path) -> None:
-    both = [f"both{number}" for number in range(2)]  # dispatched by both controllers at once
+    both = ["both"]  # dispatched by both controllers at once
     packages = {idle: ["one0", "one1", *both], other: ["two0", "two1", *both]}
-    for package in {package for names in packages.values() for package in names}:
+    for package in {"last", *packages[idle], *packages[other]}:
         make_source(tmp_path, package, commands=["sleep 1"], gate=package in both)
     by_hand(idle, "client3", "+ 1")  # a job that the administrator runs all the time
     running: list[Running] = []
@@ -180,15 +184,18 @@ def test_two_controllers_and_old_scripts_share_a_queue(idle: Farm, other: OtherC
             dispatched = [package for names in packages.values() for package in names]
             # Of each contested package one dispatch waits at the gate until the other has been refused.
             wait_for(lambda: sum(process.process.poll() is None for process in running) == len(both), "the others to end", 240)
+            scripts.stop()
+            # Whoever comes next puts right what the scripts left.
+            idle.dispatch("last", sourcedir=str(tmp_path), check="off").ok()
             open_gates(idle.cluster)
             for package, process in zip(dispatched, running, strict=True):
                 ended.setdefault(package, []).append(process.end())
         scripted = scripts.lines()
-    # The counters are right at the end, with the administrator's job, which is still there.
+    # The administrator's job is still there, and still counted.
     assert idle.counters() == {"client1": 0, "client2": 0, "client3": 1}
     by_hand(idle, "client3", "- 1")
 
-    assert [problem for page in queue.pages for problem in page.problems(MAXJOBS)] == []
+    assert [problem for page in queue.pages for problem in page.problems(MAXJOBS, scripts=True)] == []
     assert any(page.foreign["client1"] for page in queue.pages), "no script was seen to have a job"
     for watch in clients.values():
         assert watch.most <= MAXJOBS[watch.client.name] - int(watch.client.name == "client3")

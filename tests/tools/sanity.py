@@ -82,7 +82,7 @@ def sanity(python: Python) -> int:
     variables = environment(inside)
     for name in ("PYTHONPATH", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_HOME", "LC_ALL"):
         variables.pop(name)
-    variables["HOME"] = str(home)
+    variables.update(HOME=str(home), PIP_QUIET="1", PIP_PROGRESS_BAR="off", PIP_NO_WARN_SCRIPT_LOCATION="1")
     argv = [str(inside.parent / "ansible-test"), "sanity", "--venv", "--python", python.name, "--color", "no"]
     say(f"ansible-test sanity with core {python.core}, Python {python.name}")
     done = subprocess.run(argv, cwd=collection, env=variables, stdin=subprocess.DEVNULL, check=False)

@@ -88,6 +88,8 @@ def test_small_files(tree: pathlib.Path, top: int) -> None:
     _beneath.remove(top, "etc/hosts")
     _beneath.remove(top, "etc/hosts")
     assert not (tree / "etc" / "hosts").exists()
+    with pytest.raises(UnsafeFile, match="directory"):
+        _beneath.remove(top, "etc")
 
 
 def collected(top: int, tmp_path: pathlib.Path, limit: int = 0) -> list[Collected]:
