@@ -13,6 +13,7 @@ import shutil
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.tests.tools.leftovers import Snapshot
 
 if t.TYPE_CHECKING:

@@ -44,10 +44,10 @@ class ActionModule(StepAction):
                 # Remembered before anything starts: whoever adopts the job knows that such a build may exist.
                 held = queue.update(held, build_token=held.token)
             with Watch(queue, held) as watch:
-                status = self._wait(context, lease, request, task_vars, watch)
+                reply = self._wait(context, lease, request, task_vars, watch)
         # The client told its clock a moment ago, when the chroot was claimed: good enough to put a time on a log.
         offset = arguments["chroot"].get("clock_offset")
-        return {"changed": True, "status": {**status, "clock_offset": offset}}
+        return {**reply, "changed": True, "status": {**reply["status"], "clock_offset": offset}}
 
     def _wait(
         self,
@@ -72,7 +72,7 @@ class ActionModule(StepAction):
             )
             status = reply["status"]
             if reply["state"] == "ended":
-                return t.cast("dict[str, t.Any]", status)
+                return reply
             if reply["state"] == "waiting":
                 self._supply(request, reply, machine, watch, context.settings.reconnect_timeout)
                 continue

@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import passed_over
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import check_space
@@ -38,7 +39,12 @@ class ActionModule(StepAction):
         why = read_duds(context.layout.duds).get(package)
         if why is not None and not settings.trybroken:
             return _not_tried(package, why)
-        check_space(context.layout.branch_directory, min_free=settings.min_free)
+        read_bindist(context.layout)  # without one there is nothing to build in
+        check_space(
+            context.layout.branch_directory,
+            min_free=settings.min_free,
+            remedy="Make room there, or lower portbuild_min_free: until then nothing is claimed.",
+        )
         candidates, others = self.candidates(context, task_vars)
         if self.check_mode:
             return {"changed": True, "not_candidates": others, **_prediction(job, queue.choose(candidates))}

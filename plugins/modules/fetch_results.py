@@ -47,15 +47,26 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+files:
+  description: What is at home now, as M(portbuild.cluster.touch_results) and M(portbuild.cluster.record_result) take it.
+  returned: success
+  type: list
+  elements: dict
+  sample:
+    - kind: package
+      name: hello_2.10-3_amd64.deb
+      size: 53072
+      sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+      version: ''
 chroot:
   description: The chroot's directory on the build machine, which the paths in the manifest are relative to.
-  returned: success
+  returned: to the controller's half of the step only
   type: str
   sample: /var/portbuild/chroots/amd64/bookworm/hello
 status:
   description:
     - How the build ended, with the list C(manifest) of what it left. In check mode it is empty if there is no build.
-  returned: success
+  returned: to the controller's half of the step only
   type: dict
   sample:
     state: ended

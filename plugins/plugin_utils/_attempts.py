@@ -62,6 +62,7 @@ def hold_state(clean: Facts) -> Hold | None:
 def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[str, t.Any]:
     """Return what the attempt came to, with a sentence for a person."""
     package, machine = lease["package"], lease["machine"]
+    left = hold_state(clean)
     if record.get("recorded"):
         outcome, reason = str(record["outcome"]), str(record["reason"])
         message = _recorded_message(package, machine, record)
@@ -69,8 +70,10 @@ def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[
     else:
         infrastructure = bool(failure.get("infrastructure"))
         outcome, reason = "infrastructure" if infrastructure else "error", str(failure.get("reason") or "error")
-        message = f"{package} was not built on {machine}: {failure.get('msg') or 'the step gave no reason'}"
-    left = hold_state(clean)
+        why = failure.get("msg") or "the step gave no reason"
+        message = f"{package} was not built on {machine}: {why}"
+        if left == "uncollected":
+            message = f"The build of {package} on {machine} ended, but its results are not at home: {why}"
     if left is not None:
         message += f" Its chroot on {machine} is left as {left}{_why_left(clean)}."
     return {

@@ -319,7 +319,7 @@ class Receiver:
         size = arrival.file.size
         with contextlib.suppress(FileNotFoundError):
             os.unlink(arrival.local)  # what an earlier attempt left takes up the room that this one needs
-        check_space(os.path.dirname(arrival.local), needed=size, min_free=self._min_free)
+        check_space(directory_of(self._layout, arrival.file.kind), needed=size, min_free=self._min_free)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         # Room for what else a process may write, such as its messages; what is too much is found by the size.
         bound = min([max(size, 1 << 20) + 1, *(limit for limit in before if limit != resource.RLIM_INFINITY)])
@@ -451,7 +451,7 @@ class Receiver:
                     remedy="The transfer is repeated by the next dispatch of the package.",
                 ) from error
         try:
-            check_space(os.path.dirname(arrival.local), needed=0, min_free=max(self._min_free, 1 << 16))
+            self._check_free(arrival.file)
             with full_disk_is_named(arrival.local, needed=arrival.file.size, min_free=self._min_free):
                 if isinstance(error, OSError):
                     raise error

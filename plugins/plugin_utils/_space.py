@@ -18,6 +18,10 @@ from ..module_utils._errors import PortbuildError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_RESULTS_STAY = (
+    "Make room there; the results stay on the build machine and are collected by the next dispatch of the package, "
+    "cleanup or checkmachines."
+)
 
 
 class ControllerDiskFull(PortbuildError):
@@ -47,22 +51,25 @@ def free_bytes(path: str) -> int:
             return status.f_bavail * status.f_frsize
 
 
-def disk_full(path: str, *, needed: int, min_free: int, free: int) -> ControllerDiskFull:
+def disk_full(
+    path: str, *, needed: int, min_free: int, free: int, remedy: str = _RESULTS_STAY
+) -> ControllerDiskFull:
     """Return the error that says what is missing where."""
+    demands = [f"{human_size(needed)} are to be written"] if needed else []
+    demands += [f"{human_size(min_free)} must stay free (portbuild_min_free)"] if min_free else []
+    wanted = f", {' and '.join(demands)}" if demands else ""
     return ControllerDiskFull(
-        f"The controller's disk is full: {path} has {human_size(free)} free, {human_size(needed)} are to be written "
-        f"and {human_size(min_free)} must stay free (portbuild_min_free).",
-        remedy="Make room there; the results stay on the build machine and are collected by the next dispatch of the "
-        "package, cleanup or checkmachines.",
+        f"The controller's disk is full: {path} has {human_size(free)} free{wanted}.",
+        remedy=remedy,
         details={"path": path, "free": free, "needed": needed, "min_free": min_free},
     )
 
 
-def check_space(path: str, *, needed: int = 0, min_free: int = 0) -> int:
+def check_space(path: str, *, needed: int = 0, min_free: int = 0, remedy: str = _RESULTS_STAY) -> int:
     """Return the free bytes, or raise ControllerDiskFull unless C(min_free) would be left after writing C(needed)."""
     free = free_bytes(path)
     if free - needed < min_free:
-        raise disk_full(path, needed=needed, min_free=min_free, free=free)
+        raise disk_full(path, needed=needed, min_free=min_free, free=free, remedy=remedy)
     return free
 
 

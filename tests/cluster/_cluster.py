@@ -147,6 +147,10 @@ class Client:
             )
         return done
 
+    def spawn(self, argv: t.Sequence[str], *, user: str = "root") -> None:
+        """Start a command inside the client and leave it running."""
+        self.run(["setsid", "--fork", "sh", "-c", 'exec "$@" </dev/null >/dev/null 2>&1', "sh", *argv], user=user)
+
     def _inside(self, what: str) -> t.Any:
         source = INSIDE.read_text(encoding="utf-8")
         return json.loads(self.run([SYSTEM_PYTHON, "-I", "-", what], stdin=source).stdout)

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
+import hashlib
 import json
 import pathlib
 import shutil
@@ -14,17 +16,22 @@ import threading
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import SOURCES, Ended, Farm, Running
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, Running, SOURCES
 
 _starting = threading.Lock()
 
 
-def aimed_at(farm: Farm, client: Client) -> list[str]:
-    """Return the arguments of ansible-playbook with which a dispatch finds no other machine."""
-    path = farm.root.parent / f"only-{client.name}.yml"
-    others = {other.name: {"portbuild_maxjobs": 0} for other in farm.cluster.clients if other is not client}
+def aimed_at(farm: Farm, client: Client, **variables: t.Any) -> list[str]:
+    """Return the arguments of ansible-playbook with which a dispatch finds no other machine.
+
+    C(variables) are host variables of this one.
+    """
+    hosts = {other.name: {"portbuild_maxjobs": 0} for other in farm.cluster.clients if other is not client}
+    hosts[client.name] = variables
+    text = json.dumps({"all": {"children": {"build_machines": {"hosts": hosts}}}})
     # A second inventory, that comes later, so that its host variables win.
-    path.write_text(json.dumps({"all": {"children": {"build_machines": {"hosts": others}}}}), encoding="utf-8")
+    path = farm.root.parent / f"aimed-{hashlib.sha256(text.encode()).hexdigest()[:16]}.yml"
+    path.write_text(text, encoding="utf-8")
     return ["-i", str(farm.cluster.inventory), "-i", str(path)]
 
 
@@ -64,29 +71,35 @@ def dispatch_all(farm: Farm, orders: t.Sequence[Order], **variables: t.Any) -> d
     results: dict[str, Result] = {}
 
     def make(order: Order) -> None:
-        with _starting:
-            running = start(farm, order, **variables)
+        wanted = {**variables, **order.variables, "package": order.package}
+        running = start(farm, *aimed_at(farm, order.client), **wanted)
         try:
             order.meanwhile()
         finally:
             ended = running.end()
         results[order.package] = Result(ended, processes_of(order.client, order.package))
 
-    pools = {
-        client.name: concurrent.futures.ThreadPoolExecutor(client.spec.maxjobs) for client in farm.cluster.clients
-    }
-    made = [pools[order.client.name].submit(make, order) for order in orders]
-    for pool in pools.values():
-        pool.shutdown()
-    for future in made:
-        future.result()
+    work = [(order.client, functools.partial(make, order)) for order in orders]
+    in_slots(work)
     return results
 
 
-def start(farm: Farm, order: Order, **variables: t.Any) -> Running:
-    """Start one."""
-    wanted = {**variables, **order.variables, "package": order.package}
-    return farm.start("dispatch", *aimed_at(farm, order.client), **wanted)
+def in_slots(work: t.Sequence[tuple[Client, t.Callable[[], None]]]) -> None:
+    """Do all the work, for each machine as much at once as it has slots."""
+    pools: dict[str, concurrent.futures.ThreadPoolExecutor] = {}
+    for client, _task in work:
+        pools.setdefault(client.name, concurrent.futures.ThreadPoolExecutor(client.spec.maxjobs))
+    done = [pools[client.name].submit(task) for client, task in work]
+    for pool in pools.values():
+        pool.shutdown()
+    for future in done:
+        future.result()
+
+
+def start(farm: Farm, *arguments: str, **variables: t.Any) -> Running:
+    """Start a dispatch, from whatever thread."""
+    with _starting:
+        return farm.start("dispatch", *arguments, **variables)
 
 
 def processes_of(client: Client, package: str) -> list[str]:

@@ -150,6 +150,11 @@ class Farm:
         argv = [str(self.bin / "ansible-playbook"), f"portbuild.cluster.{playbook}", "-e", json.dumps(wanted)]
         return self._start([*argv, *arguments])
 
+    def run_playbook(self, path: str, *arguments: str, **variables: t.Any) -> Running:
+        """Start a playbook that is a test's own."""
+        wanted = {**self.variables, **{f"portbuild_{name}": value for name, value in variables.items()}}
+        return self._start([str(self.bin / "ansible-playbook"), path, "-e", json.dumps(wanted), *arguments])
+
     def play(self, playbook: str, *arguments: str, timeout: float = 300.0, **variables: t.Any) -> Ended:
         """Run a playbook of the collection to its end."""
         return self.start(playbook, *arguments, **variables).end(timeout)

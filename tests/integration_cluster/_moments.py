@@ -17,6 +17,7 @@ import json
 import os
 import pathlib
 import queue
+import re
 import shutil
 import signal
 import socketserver
@@ -31,7 +32,6 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._farm impor
 AGENT = pathlib.Path(__file__).with_name("_agent.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
 ROLE = "portbuild.cluster.dispatch"
-RULES = (SOURCES / "pb-null" / "debian" / "rules").read_text(encoding="utf-8")
 WAIT_TO_BE_TOLD = "\techo waiting; until [ -e /build/go ]; do sleep 0.1; done\n"
 
 
@@ -232,16 +232,22 @@ class Case:
 
     # -- the package
 
-    def source(self, *, build: str = "", ballast: int = 0, likeness: str = "pb-null") -> None:
-        """Make the source package; C(build) are commands of its build, C(ballast) MiB that cannot be compressed."""
+    def source(self, *, build: str = "", ballast: int = 0, result: int = 0) -> None:
+        """Make the source package.
+
+        C(build) are commands of its build, C(ballast) and C(result) the least size in MiB of the source and the package.
+        """
+        likeness = "pb-big" if result else "pb-null"
         target = self.sources / self.package
         shutil.copytree(SOURCES / likeness, target)
         for path in target.glob("debian/*"):
             if path.is_file():
                 text = path.read_text(encoding="utf-8").replace(likeness, self.package)
                 path.write_text(text.replace("build:\n", f"build:\n{build}", 1), encoding="utf-8")
+        if result:
+            (target / "debian" / "size").write_text(f"{result}\n", encoding="ascii")
         if ballast:
-            (target / "ballast").write_bytes(os.urandom(ballast << 20))
+            (target / "ballast").write_bytes(bytes(ballast << 20))
 
     def waiting_source(self) -> None:
         """Make a source package whose build waits until it is told to go on."""
@@ -404,10 +410,28 @@ def leftovers(client: Client) -> list[str]:
 
 
 @contextlib.contextmanager
-def case_of(farm: Farm, package: str, sources: pathlib.Path) -> t.Iterator[Case]:
-    """Yield a case whose builds are counted on all clients."""
+def case_of(farm: Farm, test: str, sources: pathlib.Path) -> t.Iterator[Case]:
+    """Yield a case with a package named after the test, whose builds are counted on all clients."""
+    name = re.sub(r"[^a-z0-9]+", "-", test.lower().removeprefix("test_")).strip("-")
     agents: dict[str, list[Agent]] = {}
     with contextlib.ExitStack() as stack:
         for client in farm.cluster.clients:
             agents[client.name] = [stack.enter_context(Agent(client, "census", f"{client.scratch}/chroots"))]
-        yield Case(farm, package, sources, agents)
+        case = Case(farm, f"pb-{name}"[:80].rstrip("-"), sources, agents)
+        yield case
+        repair(case)
+
+
+def repair(case: Case) -> None:
+    """Undo what a test that failed has left, so that it is the only one that fails."""
+    for client in case.farm.cluster.clients:
+        client.boot()
+        client.thaw()
+        if not any(process.argv[0].startswith(("sshd:", "/usr/sbin/sshd")) for process in client.processes()):
+            client.start_sshd()
+    lost = case.processes()
+    for pid in lost:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    if lost or case.farm.leases():
+        case.farm.play("cleanup")

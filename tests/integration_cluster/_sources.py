@@ -11,7 +11,7 @@ import shutil
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client, Cluster
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import SOURCES, wait_for
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import SOURCES, Running, wait_for
 
 _BEFORE = "build:\n"  # where the commands of a build begin in the templates' rules
 
@@ -69,10 +69,14 @@ def closed_gates(cluster: Cluster) -> dict[str, Gate]:
     return found
 
 
-def wait_for_gates(cluster: Cluster, count: int, timeout: float = 180.0) -> dict[str, Gate]:
-    """Return the builds that wait at their gates as soon as there are that many."""
+def wait_for_gates(
+    cluster: Cluster, count: int, dispatches: t.Iterable[Running], timeout: float = 180.0
+) -> dict[str, Gate]:
+    """Return the builds that wait at their gates as soon as there are that many; fail if one of the dispatches ends."""
 
     def enough() -> dict[str, Gate] | None:
+        for dispatch in dispatches:
+            assert dispatch.process.poll() is None, dispatch.output()
         found = closed_gates(cluster)
         return found if len(found) >= count else None
 

@@ -76,7 +76,7 @@ def rush(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> Rush:
             # One more: the watch of the queue waits with them.
             wait_for(lambda: lock.waiting() == len(PACKAGES) + 1, "all dispatches to wait for the lock", 240)
             while_held = read_page(farm)
-        full, at_gates = look_when_full(farm)
+        full, at_gates = look_when_full(farm, running.values())
         waiting = [package for package in PACKAGES if package not in at_gates]
         wait_for(lambda: all("for a machine" in running[package].output() for package in waiting), "words of waiting")
         partly = let_all_but_some_end(farm, running)
@@ -90,9 +90,9 @@ def rush(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> Rush:
     return Rush(farm, while_held, full, partly, at_gates, ended, clients, queue)
 
 
-def look_when_full(farm: Farm) -> tuple[Page, set[str]]:
+def look_when_full(farm: Farm, running: t.Iterable[Running]) -> tuple[Page, set[str]]:
     """Return what stands in the queue when every slot has a build at its gate, and which builds these are."""
-    at_gates = set(wait_for_gates(farm.cluster, SLOTS))
+    at_gates = set(wait_for_gates(farm.cluster, SLOTS, running))
     with Held(farm):
         return read_page(farm), at_gates
 

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import shutil
+import sqlite3
 import subprocess
 import typing as t
 
@@ -77,10 +77,9 @@ def cramped(idle: Farm) -> t.Iterator[Farm]:
     """A controller on a small disk, on which one machine was entered by hand; all is idle again afterwards."""
     disk = idle.root.parent.parent / "small"
     with small_disk(disk, DISK):
-        farm = Farm(idle.cluster, disk / "root", variables={"portbuild_min_free": "1M", "portbuild_check": "off"})
-        bindist = farm.branch_directory / "tarballs"
-        bindist.mkdir(parents=True)
-        shutil.copy(idle.branch_directory / "tarballs" / "bindist.json", bindist)  # the base is on the machines
+        farm = Farm(idle.cluster, disk, variables={"portbuild_min_free": "1M", "portbuild_check": "off"})
+        farm.branch_directory.mkdir(parents=True)
+        farm.branch_directory.joinpath("tarballs").symlink_to(idle.branch_directory / "tarballs")
         farm.queue.mkdir()
         for client in farm.cluster.clients:
             farm.queue.joinpath(client.name).write_text("0\n", encoding="ascii")
@@ -88,15 +87,15 @@ def cramped(idle: Farm) -> t.Iterator[Farm]:
         farm.assert_idle()
 
 
-def dispatch_at_the_gate(farm: Farm, package: str, sources: pathlib.Path) -> Running:
-    """Start to build a large package, and return when it waits at its gate."""
-    make_source(sources, package, template="pb-big", gate=True, size=f"{PACKAGE // MEBI}\n")
+def dispatch_at_the_gate(farm: Farm, package: str, sources: pathlib.Path, size: int = PACKAGE) -> Running:
+    """Start to build a package as large as that, and return when it waits at its gate."""
+    make_source(sources, package, template="pb-big", gate=True, size=f"{size // MEBI}\n")
     running = farm.start("dispatch", package=package, sourcedir=str(sources))
-    wait_for_gates(farm.cluster, 1)
+    wait_for_gates(farm.cluster, 1, [running])
     return running
 
 
-def assert_nothing_is_lost(farm: Farm, package: str) -> None:
+def assert_nothing_is_lost(farm: Farm, package: str, size: int = PACKAGE) -> None:
     """Fail unless the results wait on the machine, in no slot of it, and nothing half has come home."""
     client = farm.cluster["client1"]
     assert farm.chroots(client) == [f"{farm.arch}/{farm.branch}/{package}"]
@@ -105,16 +104,16 @@ def assert_nothing_is_lost(farm: Farm, package: str) -> None:
     assert '"state": "uncollected"' in marker
     assert farm.leases() == [f"held/client1:{farm.branch}:{package}"]
     for path in farm.packages.rglob("*") if farm.packages.exists() else ():
-        assert path.is_dir() or path.suffix != ".deb" or path.stat().st_size > PACKAGE, f"{path} is not whole"
+        assert path.is_dir() or path.suffix != ".deb" or path.stat().st_size > size, f"{path} is not whole"
     left = [path for path in farm.branch_directory.rglob(".incoming/*/*")]
     assert left == [], "what came half way is in the way"
 
 
-def assert_collected(farm: Farm, package: str, token: int) -> None:
+def assert_collected(farm: Farm, package: str, token: int, size: int = PACKAGE) -> None:
     """Fail unless the build of this token came home whole, and is the only one."""
     assert [(build["outcome"], build["token"]) for build in farm.builds(package)] == [("success", token)]
     debs = list(farm.packages.glob(f"{package}*.deb"))
-    assert [path.stat().st_size > PACKAGE for path in debs] == [True]
+    assert [path.stat().st_size > size for path in debs] == [True]
     subprocess.run(["dpkg-deb", "--fsys-tarfile", str(debs[0])], check=True, stdout=subprocess.DEVNULL)
     changes = farm.packages.joinpath(f"{package}_1.0_amd64.changes").read_text(encoding="utf-8")
     assert hashlib.sha256(debs[0].read_bytes()).hexdigest() in changes
@@ -133,11 +132,11 @@ def held_token(farm: Farm) -> int:
 def test_disk_that_is_full_when_a_build_ends(cramped: Farm, tmp_path: pathlib.Path) -> None:
     running = dispatch_at_the_gate(cramped, "toolate", tmp_path)
     token = held_token(cramped)
-    ballast = Ballast(cramped.root.parent)
+    ballast = Ballast(cramped.root)
     ballast.fill(leave=8 * MEBI)
     open_gates(cramped.cluster)
     running.end().fails(
-        "toolate was not built on client1: The controller's disk is full:",
+        "The build of toolate on client1 ended, but its results are not at home: The controller's disk is full:",
         "(portbuild_min_free)",
         "Make room there; the results stay on the build machine and are collected by the next dispatch of the package",
         "Its chroot on client1 is left as uncollected",
@@ -158,11 +157,14 @@ def test_disk_that_fills_while_results_come_home(cramped: Farm, tmp_path: pathli
     """To the last byte: neither a result nor a counter nor a record can be written."""
     running = dispatch_at_the_gate(cramped, "midway", tmp_path)
     token = held_token(cramped)
-    ballast = Ballast(cramped.root.parent)
+    ballast = Ballast(cramped.root)
     open_gates(cramped.cluster)
     wait_for(lambda: any(cramped.packages.rglob(".incoming/*/*.deb")), "the package to begin to come", 120, 0.001)
     ballast.fill()
-    running.end().fails("midway was not built on client1: The controller's disk is full", "left as uncollected")
+    running.end().fails(
+        "The build of midway on client1 ended, but its results are not at home: The controller's disk is full:",
+        "Its chroot on client1 is left as uncollected",
+    )
     assert_nothing_is_lost(cramped, "midway")
 
     ballast.drop()
@@ -170,11 +172,35 @@ def test_disk_that_fills_while_results_come_home(cramped: Farm, tmp_path: pathli
     assert_collected(cramped, "midway", token)
 
 
+def test_disk_that_is_full_when_the_build_is_recorded(cramped: Farm, tmp_path: pathlib.Path) -> None:
+    """The files have come home by then; without a record they do not count."""
+    running = dispatch_at_the_gate(cramped, "unrecorded", tmp_path, MEBI)
+    token = held_token(cramped)
+    with contextlib.closing(sqlite3.connect(cramped.branch_directory / "portbuild.sqlite")) as database:
+        database.execute("begin immediate")  # whoever records has to wait
+        open_gates(cramped.cluster)
+        wait_for(lambda: any(cramped.packages.glob("unrecorded*.deb")), "the package to come home", 120)
+        ballast = Ballast(cramped.root)
+        ballast.fill()
+    running.end().fails(
+        "The build of unrecorded on client1 ended, but its results are not at home: The controller's disk is full:",
+        "Its chroot on client1 is left as uncollected",
+    )
+    assert_nothing_is_lost(cramped, "unrecorded", MEBI)
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):  # nothing was ever recorded here
+        cramped.builds("unrecorded")
+
+    ballast.drop()
+    cramped.dispatch("unrecorded", sourcedir=str(tmp_path)).ok()
+    assert_collected(cramped, "unrecorded", token, MEBI)
+
+
 def test_nothing_is_claimed_below_min_free(idle: Farm) -> None:
     """The issue with a full disk is that it is seen too late: with less than portbuild_min_free nothing begins."""
     before = queue_files(idle)
     idle.dispatch("pb-null", min_free="900T").fails(
-        "The controller's disk is full:", "900.0 TiB must stay free (portbuild_min_free)"
+        "The controller's disk is full:",
+        "900.0 TiB must stay free (portbuild_min_free). Make room there, or lower portbuild_min_free: until then nothing is claimed.",
     )
     assert queue_files(idle) == before
     assert not (idle.packages / "pb-null_1.0_all.deb").exists()

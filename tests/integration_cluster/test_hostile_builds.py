@@ -10,15 +10,14 @@ import re
 import typing as t
 
 import pytest
-
 from ansible_collections.portbuild.cluster.tests.cluster import Client
 from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed import (
-    Order,
-    Result,
     copy_source,
     dispatch_all,
     files_in,
     groups_of_builds,
+    Order,
+    Result,
 )
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, wait_for
 
@@ -81,9 +80,7 @@ def before(farm: Farm) -> t.Iterator[dict[str, list[str]]]:
 
 
 @pytest.fixture(scope="module")
-def results(
-    before: dict[str, list[str]], farm: Farm, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Result]:
+def results(before: dict[str, list[str]], farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """What came of every variant."""
     sources = tmp_path_factory.mktemp("hostile")
     orders = []
@@ -128,15 +125,12 @@ def test_no_secret_comes_home(results: dict[str, Result], farm: Farm) -> None:
     assert [path for path in farm.root.rglob("*") if path.is_symlink()] == []
 
 
-def test_nothing_precious_has_changed(
-    results: dict[str, Result], before: dict[str, list[str]], farm: Farm
-) -> None:
+def test_nothing_precious_has_changed(results: dict[str, Result], before: dict[str, list[str]], farm: Farm) -> None:
     for client in farm.cluster.clients:
-        now = precious(client)
-        assert [line for line in before[client.name] if line not in set(now)] == []
+        then, now = set(before[client.name]), set(precious(client))
+        assert then - now == set()
         # Only the supervisor's code may have come: when this is the first test that builds anything.
-        new = [line for line in now if line not in set(before[client.name])]
-        assert [line for line in new if not re.fullmatch("[0-9a-f]{64}  lib/[0-9a-f]{64}/.*", line)] == []
+        assert [line for line in now - then if not re.fullmatch("[0-9a-f]{64}  lib/[0-9a-f]{64}/.*", line)] == []
 
 
 def test_nothing_of_it_stays_on_the_machines(results: dict[str, Result], idle: Farm) -> None:

@@ -23,8 +23,11 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._moments im
     case_of,
     database_held,
     gate,
+    go_on,
     locked,
     Postbox,
+    stop_all,
+    WAIT_TO_BE_TOLD,
 )
 
 Moment = t.Callable[[Case], t.ContextManager[Running]]
@@ -34,8 +37,7 @@ SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 @pytest.fixture
 def case(idle: Farm, tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> t.Iterator[Case]:
     """A package named after the test."""
-    name = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower().removeprefix("test_")).strip("-")
-    with case_of(idle, f"pb-{name}"[:80].rstrip("-"), tmp_path) as case:
+    with case_of(idle, request.node.name, tmp_path) as case:
         yield case
 
 
@@ -98,8 +100,9 @@ def building(case: Case) -> c.Iterator[Running]:
 
 @contextlib.contextmanager
 def fetching_the_results(case: Case) -> c.Iterator[Running]:
-    case.source(build="\tmkdir -p tree; head -c 64M /dev/urandom > tree/ballast\n")
+    case.source(build=WAIT_TO_BE_TOLD, result=64)
     running = case.start()
+    case.let_go(case.farm.cluster["client1"])
     incoming = case.farm.packages / ".incoming"
     with case.transfer_stopped(running, incoming):
         assert all(path.stat().st_size < 64 << 20 for path in incoming.rglob("*.deb"))
@@ -116,10 +119,11 @@ def touching_the_results(case: Case) -> c.Iterator[Running]:
 
 @contextlib.contextmanager
 def recording_the_result(case: Case) -> c.Iterator[Running]:
-    case.source()
+    case.waiting_source()
+    running = case.start()
+    case.let_go(case.farm.cluster["client1"])
     database = case.farm.branch_directory / "portbuild.sqlite"
     with database_held(database):
-        running = case.start()
         case.wait_for_task(running, "Record the result")
         case.wait_for_worker_at(running, database)
         yield running
@@ -189,4 +193,220 @@ def test_killed(case: Case, moment: Moment, number: int) -> None:
     ended = again.end().ok()
     assert f"{case.package} 1.0 was built on client1" in ended.output
     case.assert_built_once()
+    case.assert_nothing_lost()
+
+
+@pytest.mark.parametrize("number", SIGNALS.values(), ids=SIGNALS)
+def test_killed_and_the_build_ends_alone(case: Case, number: int) -> None:
+    client = case.farm.cluster["client1"]
+    with building(case) as running:
+        running.kill(number)
+        wait_for(lambda: not case.processes(), "the end of the workers", 20)
+    case.let_go(client)
+    case.wait_until_ended(client)
+    assert f"{case.package} 1.0 was built on client1" in case.dispatch().ok().output
+    case.assert_built_once()
+    case.assert_nothing_lost()
+
+
+@pytest.mark.parametrize("number", SIGNALS.values(), ids=SIGNALS)
+def test_killed_while_it_tells_people(case: Case, number: int) -> None:
+    case.source(build="\tfalse\n")
+    with Postbox() as postbox:
+        case.variables = postbox.variables
+        running = case.start()
+        wait_for(lambda: postbox.callers, "mail", interval=0.02)
+        running.kill(number)
+        wait_for(lambda: not case.processes(), "the end of the workers", 20)
+        postbox.open.set()
+        case.dispatch().fails(f"{case.package} 1.0 failed on client1")
+        assert len(postbox.messages) == 1, postbox.messages
+        assert case.package in postbox.messages[0]
+    assert [build["reason"] for build in case.farm.builds(case.package)] == ["failed"]
+    assert len(case.supervisors()) == 1
+    assert case.farm.failed(case.package)
+    case.assert_nothing_lost()
+
+
+# -- who comes too late ------------------------------------------------------------------------------------------------
+
+LATE = """\
+- hosts: localhost
+  gather_facts: false
+  vars:
+    ansible_pipelining: true
+  tasks:
+    - portbuild.cluster.claim_chroot: {lease: "{{ lease }}"}
+      delegate_to: "{{ lease.machine }}"
+      ignore_errors: true
+      register: claim_chroot
+    - portbuild.cluster.build_package: {lease: "{{ lease }}", chroot: "{{ chroot }}"}
+      delegate_to: "{{ lease.machine }}"
+      ignore_errors: true
+      register: build_package
+    - portbuild.cluster.fetch_results: {lease: "{{ lease }}", status: "{{ status }}"}
+      delegate_to: "{{ lease.machine }}"
+      ignore_errors: true
+      register: fetch_results
+    - portbuild.cluster.touch_results: {lease: "{{ lease }}", files: []}
+      ignore_errors: true
+      register: touch_results
+    - portbuild.cluster.record_result: {lease: "{{ lease }}", status: "{{ status }}"}
+      ignore_errors: true
+      register: record_result
+    - portbuild.cluster.clean_chroot: {lease: "{{ lease }}", recorded: true}
+      delegate_to: "{{ lease.machine }}"
+      ignore_errors: true
+      register: clean_chroot
+    - portbuild.cluster.release_machine: {lease: "{{ lease }}"}
+      ignore_errors: true
+      register: release_machine
+    - ansible.builtin.copy:
+        dest: "{{ answers }}"
+        content: "{{ dict(names | zip(names | map('extract', vars))) | to_json }}"
+        mode: "0600"
+"""
+STEPS = (
+    "claim_chroot",
+    "build_package",
+    "fetch_results",
+    "touch_results",
+    "record_result",
+    "clean_chroot",
+    "release_machine",
+)
+
+
+def by_hand(case: Case, lease: dict[str, t.Any], directory: pathlib.Path) -> dict[str, dict[str, t.Any]]:
+    """Run each step with the lease, and return what it answers."""
+    playbook, answers = directory / "late.yml", directory / "answers.json"
+    playbook.write_text(LATE, encoding="utf-8")
+    client = case.farm.cluster[lease["machine"]]
+    status = {"state": "ended", "reason": "failed", "manifest": []}
+    chroot = {"chroot": case.chroot(client), "backend": "overlay", "base": "0" * 64, "state": "started"}
+    extra = {"lease": lease, "status": status, "chroot": chroot, "names": STEPS, "answers": str(answers)}
+    case.farm.run_playbook(
+        str(playbook), "-e", json.dumps(extra), package=case.package, sourcedir=str(case.sources)
+    ).end(120).ok()
+    found: dict[str, dict[str, t.Any]] = json.loads(answers.read_text(encoding="utf-8"))
+    return found
+
+
+def test_with_an_old_token_no_step_does_anything(case: Case, tmp_path_factory: pytest.TempPathFactory) -> None:
+    client = case.farm.cluster["client1"]
+    with building(case) as running:
+        stale = case.lease()
+        running.kill()
+    again = case.start()
+    case.wait_for_task(again, "Build the package")
+    lease = case.lease()
+    assert lease["token"] > stale["token"]
+    answers = by_hand(case, stale, tmp_path_factory.mktemp("late"))
+    assert [step for step in STEPS if answers[step].get("failed") is not True] == []
+    assert [step for step in STEPS if answers[step].get("changed") is not False] == []
+    for step in STEPS:
+        assert re.search("not in force any more|was taken over", answers[step]["msg"]), answers[step]
+    assert case.lease() == lease
+    assert case.farm.counters()["client1"] is None
+    assert case.status(client)["state"] == "running"
+    case.let_go(client)
+    again.end().ok()
+    case.assert_built_once()
+    case.assert_nothing_lost()
+
+
+@pytest.mark.parametrize("name", ["fetch_results", "record_result", "release_machine"])
+def test_a_worker_that_sleeps_through_everything_does_no_harm(case: Case, name: str) -> None:
+    with MOMENTS[name](case) as running:
+        asleep = stop_all(pid for pid in case.processes() if pid != running.pid)
+        assert asleep
+        running.kill()
+    try:
+        case.dispatch().ok()
+        case.assert_built_once()
+        later = case.start()  # another build
+        case.wait_until_building(case.farm.cluster["client1"])
+        lease = case.lease()
+    finally:
+        go_on(asleep)
+    wait_for(lambda: not set(asleep) & set(case.processes()), "the end of who slept", 20)
+    assert case.lease() == lease
+    case.let_go(case.farm.cluster["client1"])
+    later.end().ok()
+    assert [build["outcome"] for build in case.farm.builds(case.package)] == ["success", "success"]
+    assert len(case.supervisors()) == 2
+    case.assert_nothing_lost()
+
+
+# -- on the client -----------------------------------------------------------------------------------------------------
+
+
+def attempts(case: Case) -> list[tuple[str, str, bool]]:
+    """Return machine, reason and whose fault it was of the recorded builds."""
+    builds = case.farm.builds(case.package)
+    return [(build["machine"], build["reason"], bool(build["infrastructure"])) for build in builds]
+
+
+def kill_supervisor(case: Case) -> None:
+    client = case.farm.cluster["client1"]
+    client.run(["kill", "-KILL", str(case.wait_until_building(client)["pid"])])
+
+
+def test_the_supervisor_is_killed(case: Case) -> None:
+    with building(case) as running:
+        kill_supervisor(case)
+        case.let_go(case.farm.cluster["client2"])
+        ended = running.end().ok()
+    assert f"{case.package} 1.0 was built on client2" in ended.output
+    assert attempts(case) == [("client1", "killed", True), ("client2", "success", False)]
+    assert not case.farm.failed(case.package)
+    assert len(case.supervisors()) == 2
+    case.assert_nothing_lost()
+
+
+def test_supervisor_and_dispatch_are_killed(case: Case) -> None:
+    with building(case) as running:
+        running.kill()
+        kill_supervisor(case)
+    again = case.start()
+    case.let_go(case.farm.cluster["client1"])
+    again.end().ok()
+    case.assert_built_once(supervisors=2)
+    case.assert_nothing_lost()
+
+
+def test_the_module_that_claims_a_chroot_is_killed(case: Case) -> None:
+    case.source()
+    client = case.farm.cluster["client1"]
+    with gate(client) as held:
+        running = case.start()
+        client.run(["kill", "-KILL", held.hear("wanted")])
+    ended = running.end().ok()
+    assert f"{case.package} 1.0 was built on client2" in ended.output
+    assert "claim_chroot on client1" in ended.output
+    case.assert_built_once()
+    case.assert_nothing_lost()
+
+
+def test_the_module_that_cleans_a_chroot_is_killed(case: Case) -> None:
+    client = case.farm.cluster["client1"]
+    with building(case) as running, gate(client) as held:
+        case.let_go(client)
+        client.run(["kill", "-KILL", held.hear("wanted")])
+        ended = running.end().ok()
+    assert "left as lost" in " ".join(ended.output.split())
+    case.assert_built_once()
+    assert case.farm.leases() == [f"held/client1:{case.farm.branch}:{case.package}"]
+    assert case.farm.counters()["client1"] == 0
+    case.farm.play("cleanup").ok()
+    case.assert_nothing_lost()
+
+
+def test_the_module_that_waits_for_the_build_is_killed(case: Case) -> None:
+    client = case.farm.cluster["client1"]
+    with building(case) as running:
+        waiting = [p.pid for p in client.processes() if p.argv[0].endswith("python3") and p.argv[1:2] not in (["-I"], [])]
+        assert waiting
+        client.run(["kill", "-KILL", *map(str, waiting)])
+        running.end().ok()
     case.assert_nothing_lost()

@@ -9,16 +9,15 @@ from __future__ import annotations
 import typing as t
 
 import pytest
-
 from ansible_collections.portbuild.cluster.tests.cluster import Client
 from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed import (
-    Order,
-    Result,
     copy_source,
     dispatch_all,
     files_in,
     groups_of_builds,
+    Order,
     processes_of,
+    Result,
 )
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, wait_for
 
@@ -39,7 +38,9 @@ LIMITS = {
     "total": Limit("pb-daemon", {"timeout": 12}, "timeout", "The build took longer than 12 s.", (12.0, 42.0)),
     "silence": Limit("pb-silent", {"silence_timeout": 7}, "silence", "The build said nothing for 7 s.", (7.0, 60.0)),
     "disk": Limit("pb-fillsdisk", {"disk_limit": "64M"}, "disk_full", "67108864"),
-    "memory": Limit("pb-eatsmemory", {"memory_limit": "256M"}, "out_of_memory", "more than its 268435456 bytes of memory"),
+    "memory": Limit(
+        "pb-eatsmemory", {"memory_limit": "256M"}, "out_of_memory", "more than its 268435456 bytes of memory"
+    ),
     "log": Limit("pb-endlesslog", {"log_limit": "1M"}, "log_size", "The log exceeded 1048576 bytes."),
 }
 
@@ -76,7 +77,9 @@ def sees_daemons(client: Client, package: str) -> t.Callable[[], t.Any]:
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("name", LIMITS)
-def test_a_limit_ends_the_build_for_its_own_reason(results: dict[str, Result], farm: Farm, name: str, client: str) -> None:
+def test_a_limit_ends_the_build_for_its_own_reason(
+    results: dict[str, Result], farm: Farm, name: str, client: str
+) -> None:
     limit = LIMITS[name]
     package = package_of(limit, client)
     ended, left = results[package]

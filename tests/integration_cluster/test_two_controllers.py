@@ -95,7 +95,7 @@ def test_second_dispatch_says_who_has_the_package(idle: Farm, other: OtherContai
     arguments: dict[str, t.Any] = {"package": "contested", "sourcedir": str(tmp_path), "check": "off"}
     running = [idle.start("dispatch", **arguments)]
     with ending(running):
-        wait_for_gates(idle.cluster, 1)
+        wait_for_gates(idle.cluster, 1, running)
         before = state_of(idle, "contested")
         running += [controller.start("dispatch", **arguments) for controller in (idle, other)]
         for second in running[1:]:

@@ -32,7 +32,7 @@ class Snapshot:
     accounts: frozenset[str]
 
     @classmethod
-    def take(cls, directory: os.PathLike[str]) -> Snapshot:
+    def take(cls, directory: str | os.PathLike[str]) -> Snapshot:
         """Look at the host."""
         path = os.fspath(directory)
         return cls(path, our_mounts(path), our_processes(path), our_cgroups(), accounts())

@@ -88,3 +88,14 @@ def test_a_step_that_failed_is_told_with_what_is_left() -> None:
 def test_a_failure_of_our_own_is_not_tried_elsewhere() -> None:
     said = describe(LEASE, {}, {"msg": "A bug."}, CLEANED)
     assert (said["outcome"], said["infrastructure"]) == ("error", False)
+
+
+def test_results_that_are_not_at_home_are_not_called_unbuilt() -> None:
+    failure = {"msg": "The controller's disk is full.", "reason": "error"}
+    clean = {"cleaned": False, "held": "uncollected", "why": "It holds results."}
+    told = describe(LEASE, {}, failure, clean)
+    assert told["msg"] == (
+        "The build of hello on a1 ended, but its results are not at home: The controller's disk is full. "
+        "Its chroot on a1 is left as uncollected (It holds results.)."
+    )
+    assert "hello was not built on a1" in describe(LEASE, {}, failure, CLEANED)["msg"]

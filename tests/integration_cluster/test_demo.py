@@ -1,0 +1,56 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The demonstration does what it says, and leaves nothing but its results."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from ansible_collections.portbuild.cluster.tests.conftest import CHECKOUT
+from ansible_collections.portbuild.cluster.tests.tools.leftovers import Snapshot
+from ansible_collections.portbuild.cluster.tests.tools.project import environment
+
+DIRECTORY = CHECKOUT / ".cache" / "demo"
+BUILT = ("hello", "tree", "pb-hello", "pb-depends")
+
+
+@pytest.mark.slow
+@pytest.mark.network
+@pytest.mark.timeout(1800)
+def test_the_demonstration() -> None:
+    before = Snapshot.take(DIRECTORY)
+    done = subprocess.run(
+        [sys.executable, "-m", "demo"],
+        cwd=CHECKOUT,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=1700,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert Snapshot.take(DIRECTORY).compared_to(before) == []
+    assert [path.name for path in DIRECTORY.iterdir()] == ["root"]
+
+    for package in BUILT:
+        assert f"dispatch {package} ..." in output
+        assert any(line.startswith(f"installed: {package} ") for line in output.replace("  installed", "installed").splitlines())
+    assert "pb-fails" in output
+    assert "failed in build, as it should" in output
+    assert "Everything came out as it should" in output
+    for step in ("Claim a machine", "Build the package", "Fetch the results", "Release the machine"):
+        assert step in output
+    (branch,) = (DIRECTORY / "root" / "debian-amd64").glob("*/packages")
+    assert {path.name.partition("_")[0] for path in (branch / "All").glob("*.deb")} >= set(BUILT)
+    assert (branch.parent / "errors" / "pb-fails.log").exists()
+    assert not any((branch.parent / "errors" / f"{package}.log").exists() for package in BUILT)
+    for shown in ("logs/hello.log", "errors/pb-fails.log"):
+        assert shown in output
+    shutil.rmtree(DIRECTORY)
