@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026 The portbuild.cluster authors
 # GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -14,13 +13,14 @@ import pathlib
 import typing as t
 
 import yaml
+
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import ROLES, Setting, SETTINGS
 
-HEADER = """\
+# The licence of this file is that of what it writes.
+LICENCE = "\n".join(pathlib.Path(__file__).read_text(encoding="utf-8").splitlines()[:3])
+HEADER = f"""\
 ---
-# Copyright (c) 2026 The portbuild.cluster authors
-# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+{LICENCE}
 
 # Made by tests/argument_specs.py from plugins/plugin_utils/_settings.py.
 # Defaults are documentation: a variable that is not set falls back to portbuild.conf first.

@@ -9,16 +9,16 @@ from __future__ import annotations
 import functools
 import typing as t
 
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext, lease_job
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import BuildRequest, make_request
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import one_line
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
+    display,
     LEASE_ARGUMENT,
     StepAction,
     StepFailed,
     Watch,
-    display,
 )
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import one_line
 
 PROGRESS_INTERVAL = 60.0  # seconds of build between two lines of progress
 SLACK = 45.0  # seconds a reply may take beyond the poll itself before the client counts as frozen
@@ -59,28 +59,28 @@ class ActionModule(StepAction):
     ) -> dict[str, t.Any]:
         settings, machine = context.settings, lease["machine"]
         attach = {"lease": lease, "scratchdir": settings.scratchdir, "wait": settings.poll_interval}
-        start: dict[str, t.Any] | None = {**attach, "request": request.build, "script": request.script}
+        wanted: dict[str, t.Any] = {**attach, "request": request.build, "script": request.script}
         shown = 0.0
+
+        def poll(arguments: dict[str, t.Any]) -> dict[str, t.Any]:
+            limit = settings.poll_interval + SLACK
+            return self.remote("build_package", arguments, task_vars, machine=machine, limit=limit)
+
         while True:
-            reply = self.persistently(
-                lambda: self.remote(
-                    "build_package", start or attach, task_vars, machine=machine, limit=settings.poll_interval + SLACK
-                ),
-                watch,
-                machine=machine,
-                patience=settings.reconnect_timeout,
-            )
+            reply = self.persistently(functools.partial(poll, wanted), watch, patience=settings.reconnect_timeout)
             status = reply["status"]
             if reply["state"] == "ended":
                 return reply
             if reply["state"] == "waiting":
                 self._supply(request, reply, machine, watch, context.settings.reconnect_timeout)
                 continue
-            start = None  # it has begun; from now on it is enough to attach
+            wanted = attach  # it has begun
             if status.get("seconds", 0.0) - shown >= PROGRESS_INTERVAL:
                 shown = status["seconds"]
                 last = one_line(status.get("last_line"), 200)
-                display.display(f"{lease['package']} on {machine}: {one_line(status.get('phase'), 40)}, {shown:.0f} s: {last}")
+                display.display(
+                    f"{lease['package']} on {machine}: {one_line(status.get('phase'), 40)}, {shown:.0f} s: {last}"
+                )
 
     def _supply(
         self, request: BuildRequest, reply: dict[str, t.Any], machine: str, watch: Watch, patience: float
@@ -98,6 +98,4 @@ class ActionModule(StepAction):
                     infrastructure=True,
                 )
             remote = f"{reply['incoming']}/{sha256}.part"
-            self.persistently(
-                functools.partial(self.send, local, remote, machine=machine), watch, machine=machine, patience=patience
-            )
+            self.persistently(functools.partial(self.send, local, remote, machine=machine), watch, patience=patience)

@@ -15,7 +15,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import check_space
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction, display
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import Identity
 
 MESSAGE_INTERVAL = 60.0  # seconds between two lines that say that it still waits
@@ -59,7 +59,9 @@ class ActionModule(StepAction):
             on_wait=_WaitMessages(job),
         )
         queue_id = queue.id()
-        recorded = lease.build_token is not None and context.store.built(Identity(queue_id, lease.build_token)) is not None
+        recorded = (
+            lease.build_token is not None and context.store.built(Identity(queue_id, lease.build_token)) is not None
+        )
         return {
             "changed": True,
             "lease": lease_facts(lease, queue_id),

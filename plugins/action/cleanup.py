@@ -10,8 +10,12 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import NoBindist, read_bindist
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting import Abandoned, find_abandoned, resolve_abandoned
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction, display
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting import (
+    Abandoned,
+    find_abandoned,
+    resolve_abandoned,
+)
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
 
 TIME_LIMIT = 1800.0  # seconds for removing what may be many large trees
 

@@ -45,7 +45,10 @@ class ActionModule(StepAction):
         }
         made = self.remote("make_bindist", wish, task_vars, machine=machine, limit=TIME_LIMIT)
         if self.check_mode:
-            return {"changed": True, "msg": f"{machine} would make the bindist of {layout.branch} for {layout.bindist}."}
+            return {
+                "changed": True,
+                "msg": f"{machine} would make the bindist of {layout.branch} for {layout.bindist}.",
+            }
         os.makedirs(os.path.dirname(layout.bindist), exist_ok=True)
         temporary = temporary_name(layout.bindist)
         try:

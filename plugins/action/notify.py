@@ -10,7 +10,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import LEASE_ARGUMENT, StepAction, display
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, LEASE_ARGUMENT, StepAction
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._verdict import make_notifier
 
 

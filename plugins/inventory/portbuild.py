@@ -80,6 +80,7 @@ from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Constructable
 from ansible.template import trust_as_template
 from ansible.utils.display import Display
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import check_branch
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import load_directory, Problem

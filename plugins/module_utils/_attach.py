@@ -69,8 +69,16 @@ def settle(chroot: str, package: str, *, now: t.Callable[[], float] = time.time)
         detail = "The machine was restarted during the build." if rebooted else "The supervisor died during the build."
         manifest = log_entry(chroot, package)
         status.update(
-            state="ended", reason=reason, infrastructure=True, detail=detail, ended=now(), updated=now(), needs=[],
-            step_pid=0, manifest=manifest, log_bytes=manifest[0]["size"] if manifest else 0,
+            state="ended",
+            reason=reason,
+            infrastructure=True,
+            detail=detail,
+            ended=now(),
+            updated=now(),
+            needs=[],
+            step_pid=0,
+            manifest=manifest,
+            log_bytes=manifest[0]["size"] if manifest else 0,
         )
         write_json(os.path.join(chroot, STATUS), status)
     return status

@@ -167,7 +167,9 @@ def _launch(argv: list[str], kept: int) -> t.NoReturn:
             os.closerange(kept + 1, 4096)
             os.chdir("/")
             os.umask(0o022)
-            os.execve(argv[0], argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin", "LC_ALL": "C"})
+            os.execve(
+                argv[0], argv, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin", "LC_ALL": "C"}
+            )
     finally:
         os._exit(127)
 
@@ -285,7 +287,12 @@ class Builder:
                 return {**self._report(chroot.path, waiting, missing), "changed": request is not None}
             started = self._start(chroot, accepted)
         status, needs = self._wait(chroot.path, wait)
-        return {**self._report(chroot.path, status, needs), "changed": started, "started": started, "attached": not started}
+        return {
+            **self._report(chroot.path, status, needs),
+            "changed": started,
+            "started": started,
+            "attached": not started,
+        }
 
     def results(self) -> dict[str, t.Any]:
         """Return how the build ended, having seen that every file it left is there.
@@ -304,7 +311,8 @@ class Builder:
                 raise BuildMissing(f"The result {path} is gone.", "Build the package again.") from None
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry["size"]:
                 raise BuildMissing(
-                    f"The result {path} is not the file of {entry['size']} bytes that it was.", "Build the package again."
+                    f"The result {path} is not the file of {entry['size']} bytes that it was.",
+                    "Build the package again.",
                 )
         return {"chroot": chroot.path, "status": status}
 

@@ -160,7 +160,10 @@ def keep_archive(top: int, path: str, sha256: str, cache: str) -> bool:
     directory_path, _separator, name = path.rpartition("/")
     pending = os.path.join(cache, f".{sha256}.new")
     opened = _beneath.opened
-    with opened(_beneath.open_directory(top, directory_path)) as directory, opened(_beneath.open_file(directory, name)) as file:
+    with (
+        opened(_beneath.open_directory(top, directory_path)) as directory,
+        opened(_beneath.open_file(directory, name)) as file,
+    ):
         _size, digest = copy_out(file, pending, Budget(0), mode=0o444)
     if digest != sha256:
         os.unlink(pending)

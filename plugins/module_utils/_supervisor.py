@@ -69,7 +69,9 @@ _WORKDIR_SECONDS = 1800
 class Ended(Exception):
     """The build is over, for this reason."""
 
-    def __init__(self, reason: str, detail: str = "", *, infrastructure: bool | None = None, outcome: Outcome | None = None) -> None:
+    def __init__(
+        self, reason: str, detail: str = "", *, infrastructure: bool | None = None, outcome: Outcome | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.detail = detail
@@ -124,7 +126,9 @@ class Paths:
 class Supervisor:
     """One build."""
 
-    def __init__(self, paths: Paths, request: Request, *, isolation: Isolation, backend: Backend, wakeup: Wakeup) -> None:
+    def __init__(
+        self, paths: Paths, request: Request, *, isolation: Isolation, backend: Backend, wakeup: Wakeup
+    ) -> None:
         self._paths = paths
         self._request = request
         self._isolation = isolation
@@ -585,9 +589,7 @@ class Supervisor:
         if wanted is None:
             return []
         with _beneath.opened(_beneath.open_top(self._root)) as top:
-            found = collect(
-                top, wanted.directory, self._results_directory, kind, self._budget, kinds=wanted.kinds
-            )
+            found = collect(top, wanted.directory, self._results_directory, kind, self._budget, kinds=wanted.kinds)
         for file in found:
             os.chown(self._result(file), *self._owner)
         return found
@@ -614,7 +616,12 @@ class Supervisor:
         request = self._request
         collection = request.collect.get("workdir")
         wanted = request.keep_workdir == "always" or (request.keep_workdir == "failed" and end.reason != "success")
-        if not wanted or collection is None or not self._offers or end.reason in ("machine_disk_full", "chroot", "killed"):
+        if (
+            not wanted
+            or collection is None
+            or not self._offers
+            or end.reason in ("machine_disk_full", "chroot", "killed")
+        ):
             return
         try:
             file = self._pack(collection.directory, f"{request.job.package}.workdir.tar.gz")
@@ -681,7 +688,9 @@ class Supervisor:
             # No room for even this: the results are of no use then, and make some.
             shutil.rmtree(self._paths.of("results"), ignore_errors=True)
             shutil.rmtree(self._paths.of("staged"), ignore_errors=True)
-            self._status.end("machine_disk_full", "There was no room for the end's record.", True, **{**changes, "manifest": []})
+            self._status.end(
+                "machine_disk_full", "There was no room for the end's record.", True, **{**changes, "manifest": []}
+            )
 
 
 class _KillTimer:

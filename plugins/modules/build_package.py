@@ -145,9 +145,7 @@ ARGUMENTS: dict[str, t.Any] = {
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec=ARGUMENTS, required_together=[("request", "script")], supports_check_mode=True
-    )
+    module = AnsibleModule(argument_spec=ARGUMENTS, required_together=[("request", "script")], supports_check_mode=True)
     params = module.params
     with failing_properly(module):
         lease = params["lease"]

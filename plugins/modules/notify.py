@@ -11,7 +11,7 @@ short_description: Tell people what happened
 version_added: 1.0.0
 description:
   - Makes a message of each event that somebody wants to hear about (C(portbuild_mail_to), C(portbuild_mail_events)) and sends it by SMTP.
-  - A mail server that is down delays nothing and loses nothing: messages are spooled and tried again with the next one.
+  - A mail server that is down delays nothing and loses nothing; messages are spooled and tried again with the next one.
   - Runs on the controller.
 author:
   - The portbuild.cluster authors (@portbuild)

@@ -11,8 +11,9 @@ short_description: Give back the slot that a lease holds
 version_added: 1.0.0
 description:
   - Returns the slot on the build machine, and says what the attempt came to.
-  - Only the lease's own token releases it: a stale owner is refused.
-  - When the chroot could not be cleaned the machine is released all the same, and the lease is kept aside without a slot, so that the next dispatch of the package, M(portbuild.cluster.cleanup) or C(checkmachines) finds it.
+  - Only the lease's own token releases it; a stale owner is refused.
+  - When the chroot could not be cleaned the machine is released all the same, and the lease is kept aside without a slot,
+    so that the next dispatch of the package, M(portbuild.cluster.cleanup) or C(checkmachines) finds it.
 author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:

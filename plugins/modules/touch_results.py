@@ -11,7 +11,8 @@ short_description: Set the times of the results by the controller's clock
 version_added: 1.0.0
 description:
   - Sets the modification time of each file that arrived to the controller's time, so that times compare on one clock.
-  - M(portbuild.cluster.fetch_results) has set them before the files got their names; this step is the one that a reader of the play sees, and it repairs what a crash in between left.
+  - M(portbuild.cluster.fetch_results) has set them before the files got their names; this step is the one that a reader
+    of the play sees, and it repairs what a crash in between left.
   - Runs on the controller.
 author:
   - The portbuild.cluster authors (@portbuild)

@@ -36,8 +36,20 @@ def find_candidates(
     else:
         wanted = [name for name in machines if name in known]
         listed = set(machines)
-        others.update({name: f"It stands in mlist but not in the inventory group {GROUP}." for name in machines if name not in known})
-        others.update({name: f"It is in the inventory group {GROUP} but not in mlist." for name in inventory if name not in listed})
+        others.update(
+            {
+                name: f"It stands in mlist but not in the inventory group {GROUP}."
+                for name in machines
+                if name not in known
+            }
+        )
+        others.update(
+            {
+                name: f"It is in the inventory group {GROUP} but not in mlist."
+                for name in inventory
+                if name not in listed
+            }
+        )
     candidates = []
     for name in wanted:
         try:

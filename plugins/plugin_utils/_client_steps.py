@@ -17,9 +17,9 @@ import typing as t
 from ..module_utils._chroots import chroot_path
 from ..module_utils._names import Job
 from ._bindist import read_bindist
-from ._context import StepContext, lease_job
+from ._context import lease_job, StepContext
 from ._queue import Lease
-from ._results import Arrival, Limits, Receiver, check_manifest
+from ._results import Arrival, check_manifest, Limits, Receiver
 from ._step import StepAction, StepFailed, Watch
 
 Facts = dict[str, t.Any]
@@ -59,7 +59,9 @@ def _job(entry: c.Mapping[str, t.Any]) -> Job:
     return Job.checked(*(entry.get(name) for name in Job._fields))
 
 
-def fetch_results(step: StepAction, context: StepContext, lease: Facts, status: Facts | None, task_vars: Facts) -> list[Facts]:
+def fetch_results(
+    step: StepAction, context: StepContext, lease: Facts, status: Facts | None, task_vars: Facts
+) -> list[Facts]:
     """Bring log and results home and return the files; without a status the client is asked for it."""
     settings, machine, job = context.settings, lease["machine"], lease_job(lease)
     held = context.lease(lease)
@@ -78,7 +80,7 @@ def fetch_results(step: StepAction, context: StepContext, lease: Facts, status: 
         with receiver.receiving(arrival) as local:
             step.receive(f"{chroot}/{arrival.remote}", local, machine=machine)
 
-    with Watch(context.queue, held) as watch, receiver:
+    with receiver, Watch(context.queue, held) as watch:
         told = status or ask_results(step, context, lease, task_vars)
         manifest = check_manifest(
             told,
@@ -86,9 +88,7 @@ def fetch_results(step: StepAction, context: StepContext, lease: Facts, status: 
             suffixes={"package": context.system.package_suffixes},
         )
         for arrival in receiver.plan(manifest):
-            step.persistently(
-                functools.partial(fetch, arrival), watch, machine=machine, patience=settings.reconnect_timeout
-            )
+            step.persistently(functools.partial(fetch, arrival), watch, patience=settings.reconnect_timeout)
         watch.check()
         return [file._asdict() for file in receiver.publish()]
 

@@ -14,8 +14,8 @@ import typing as t
 
 from ..module_utils._names import Job
 from ._client_steps import ask_results, claim_chroot, clean_chroot, fetch_results
-from ._context import StepContext, lease_facts
-from ._queue import CLAIMED, Candidate, Lease
+from ._context import lease_facts, StepContext
+from ._queue import Candidate, CLAIMED, Lease
 from ._step import StepAction
 from ._verdict import record_build
 

@@ -18,9 +18,9 @@ from ._conf import ArchConfig, load_directory
 from ._layout import ArchLayout, Layout
 from ._queue import Lease, Queue, StaleLease
 from ._queue_files import FileQueue
-from ._settings import Settings, resolve
+from ._settings import resolve, Settings
 from ._store import SqliteStore, Store
-from ._systems import PackageSystem, get_system
+from ._systems import get_system, PackageSystem
 
 WHERE = ("portbuild_root", "portbuild_arch")
 

@@ -16,7 +16,7 @@ import os
 import tempfile
 import typing as t
 
-from ._context import StepContext, lease_job
+from ._context import lease_job, StepContext
 from ._record import is_present, path_of
 from ._settings import Settings
 from ._systems import BuildInputs, BuildPlan, PackageFile

@@ -42,11 +42,22 @@ _ARCHIVE = re.compile(r"(\.tar(?:\.[a-z0-9]{1,4})?|\.t[a-z]z)$")
 _EPOCH = re.compile(r":|%3a", re.IGNORECASE)
 
 
-class BadManifest(PortbuildError):
+class Spoiled(PortbuildError):
+    """Results that cannot be taken from where they are, however often one tries: the machine's fault.
+
+    There is nothing to collect then, and the package is to be built elsewhere.
+    """
+
+    def __init__(self, message: str, *, remedy: str = "", details: dict[str, t.Any] | None = None) -> None:
+        blame = {"reason": "bad_results", "infrastructure": True, "spoiled": True}
+        super().__init__(message, remedy=remedy, details={**blame, **(details or {})})
+
+
+class BadManifest(Spoiled):
     """A build machine returned a list of results that cannot be right."""
 
 
-class BadResult(PortbuildError):
+class BadResult(Spoiled):
     """A file that came is not the one that was announced."""
 
 

@@ -51,9 +51,7 @@ def free_bytes(path: str) -> int:
             return status.f_bavail * status.f_frsize
 
 
-def disk_full(
-    path: str, *, needed: int, min_free: int, free: int, remedy: str = _RESULTS_STAY
-) -> ControllerDiskFull:
+def disk_full(path: str, *, needed: int, min_free: int, free: int, remedy: str = _RESULTS_STAY) -> ControllerDiskFull:
     """Return the error that says what is missing where."""
     demands = [f"{human_size(needed)} are to be written"] if needed else []
     demands += [f"{human_size(min_free)} must stay free (portbuild_min_free)"] if min_free else []

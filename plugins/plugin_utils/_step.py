@@ -57,7 +57,9 @@ class StepFailed(PortbuildError):
     """
 
     def __init__(self, message: str, *, reason: str, infrastructure: bool, remedy: str = "", **details: t.Any) -> None:
-        super().__init__(message, remedy=remedy, details={"reason": reason, "infrastructure": infrastructure, **details})
+        super().__init__(
+            message, remedy=remedy, details={"reason": reason, "infrastructure": infrastructure, **details}
+        )
 
 
 class MachineUnreachable(StepFailed):
@@ -81,7 +83,7 @@ def deadline(seconds: float) -> c.Iterator[None]:
     """Interrupt the block after so many seconds: a frozen client keeps its connection open for ever."""
 
     def on_alarm(_signal: int, _frame: t.Any) -> t.NoReturn:
-        raise _DeadlineExceeded()
+        raise _DeadlineExceeded
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -134,7 +136,7 @@ class Watch:
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self.lost: PortbuildError | None = None
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> t.Self:
         self._thread.start()
         return self
 
@@ -278,17 +280,16 @@ class StepAction(ActionBase):
         except _DeadlineExceeded:
             self.drop_connection()
             raise MachineUnreachable(machine, f"no answer to {module} within {limit:.0f} s") from None
-        result.pop("invocation", None)
-        result.pop("_ansible_parsed", None)
+        clean_reply(result)
         if result.get("unreachable"):
             raise MachineUnreachable(machine, str(result.get("msg")))
         if result.get("failed") and not tolerate:
             raise _module_failure(module, machine, result)
+        if not result.get("failed"):
+            check_reply(module, machine, result)
         return result
 
-    def persistently(
-        self, execute: c.Callable[[], T], watch: Watch, *, machine: str, patience: float
-    ) -> T:
+    def persistently(self, execute: c.Callable[[], T], watch: Watch, *, patience: float) -> T:
         """Return what the remote execution returns, trying again for C(patience) seconds when the connection fails."""
         failing_since: float | None = None
         while True:
@@ -320,7 +321,9 @@ class StepAction(ActionBase):
         """Copy a file from the machine as client_user, without become: no file is held in memory."""
         self._transfer(self._connection.fetch_file, remote, local, machine, limit)
 
-    def _transfer(self, transfer: c.Callable[[str, str], t.Any], source: str, target: str, machine: str, limit: float) -> None:
+    def _transfer(
+        self, transfer: c.Callable[[str, str], t.Any], source: str, target: str, machine: str, limit: float
+    ) -> None:
         try:
             with deadline(limit):
                 transfer(source, target)

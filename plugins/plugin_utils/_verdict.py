@@ -15,14 +15,14 @@ import os
 import typing as t
 
 from ..module_utils._names import BadName, check_version
-from ._attempts import Attempt, RESOURCES, blames_package
+from ._attempts import Attempt, blames_package, RESOURCES
 from ._context import StepContext
 from ._duds import read_duds
-from ._notify import Event, MailConfig, Notifier, context_of, default_sender, events_of
+from ._notify import context_of, default_sender, Event, events_of, MailConfig, Notifier
 from ._queue import Lease
-from ._record import Recorder, path_of
+from ._record import path_of, Recorder
 from ._results import build_record
-from ._store import BuildRecord, Identity, Recorded, StoredFile, stored_file
+from ._store import BuildRecord, Identity, Recorded, stored_file, StoredFile
 from ._text import one_line
 
 OUTCOMES = {"success": "built", "failed": "failed"}

@@ -44,10 +44,10 @@ class CallbackModule(CallbackBase):
                 stream.write(json.dumps({"step": self._name, "seconds": round(now - self._began, 4)}) + "\n")
         self._name, self._began = name, now
 
-    def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:
+    def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:  # noqa: ARG002
         """Note the end of the task before."""
         self._next(task.get_name().rpartition(" : ")[2])
 
-    def v2_playbook_on_stats(self, stats: t.Any) -> None:
+    def v2_playbook_on_stats(self, stats: t.Any) -> None:  # noqa: ARG002
         """Note the end of the last task."""
         self._next("end")

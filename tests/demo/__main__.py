@@ -42,6 +42,7 @@ STEPS = (
 
 
 def say(text: str = "") -> None:
+    """Print a line at once, also into a pipe."""
     print(text, flush=True)
 
 
@@ -60,7 +61,10 @@ def main() -> int:
     say("A build machine on a loopback address: its own sshd, processes and mounts; sudo to become root.")
     with Cluster.start(DIRECTORY / "cluster", [MACHINE]) as cluster:
         farm = Farm(cluster, DIRECTORY / "root", branch=debian_release())
-        timed("bindist: the base system, by mmdebstrap on the build machine", lambda: farm.play("bindist", timeout=900).ok())
+        timed(
+            "bindist: the base system, by mmdebstrap on the build machine",
+            lambda: farm.play("bindist", timeout=900).ok(),
+        )
         timed("setup: directories, bindist, queue", lambda: farm.play("setup", timeout=600).ok())
         rows = [(name, source, wanted, dispatch(farm, name)) for name, source, wanted in PACKAGES]
         show(farm, rows)
@@ -72,7 +76,9 @@ def main() -> int:
         path.unlink()
     say()
     say(f"The machine is gone; what was built is in {farm.packages}.")
-    say(f"{'Everything came out as it should' if not wrong else 'WRONG: ' + ', '.join(wrong)}, in {time.monotonic() - began:.0f} s.")
+    say(
+        f"{'Everything came out as it should' if not wrong else 'WRONG: ' + ', '.join(wrong)}, in {time.monotonic() - began:.0f} s."
+    )
     return 1 if wrong else 0
 
 
@@ -86,6 +92,7 @@ def debian_release() -> str:
 
 
 def dispatch(farm: Farm, package: str) -> Ended:
+    """Dispatch the package and show how long it took."""
     return timed(f"dispatch {package}", lambda: farm.dispatch(package, timeout=1800))
 
 
@@ -95,7 +102,9 @@ def show(farm: Farm, rows: t.Sequence[tuple[str, str, bool, Ended]]) -> None:
     say("What was built")
     for name, source, wanted, _ended in rows:
         build = farm.builds(name)[-1]
-        came = f"built {build['version']}" if build["outcome"] == "success" else f"{build['reason']} in {build['phase']}"
+        came = (
+            f"built {build['version']}" if build["outcome"] == "success" else f"{build['reason']} in {build['phase']}"
+        )
         say(f"  {name:<12} from {source:<20} {came}{'' if wanted else ', as it should'}")
         for path in sorted(farm.packages.glob(f"{name}*_*.deb")):
             say(f"      {path.relative_to(CHECKOUT)}")

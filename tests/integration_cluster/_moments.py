@@ -227,8 +227,9 @@ class Case:
     farm: Farm
     package: str
     sources: pathlib.Path
-    agents: dict[str, list[Agent]]
+    stack: contextlib.ExitStack
     variables: dict[str, t.Any] = dataclasses.field(default_factory=dict)
+    counts: list[tuple[Client, Agent]] = dataclasses.field(default_factory=list)
 
     # -- the package
 
@@ -311,10 +312,14 @@ class Case:
         pid = self.wait_until_building(client)["step_pid"]
         client.run(["touch", f"/proc/{pid}/root/build/go"])
 
+    def count_on(self, client: Client) -> None:
+        """Count the supervisors that are started on the client, until it is switched off."""
+        self.counts.append((client, self.stack.enter_context(Agent(client, "census", f"{client.scratch}/chroots"))))
+
     def supervisors(self) -> list[str]:
         """Return a line for each supervisor that was ever started for the package."""
-        heard = [(name, line) for name, agents in self.agents.items() for agent in agents for line in agent.heard]
-        return [f"{name}: {line}" for name, line in heard if line.split(" ")[0] == self.package]
+        heard = [(client.name, line.split(" ")) for client, agent in self.counts for line in agent.heard]
+        return sorted({f"{name}: {' '.join(words[1:])}" for name, words in heard if words[0] == self.package})
 
     # -- the moments
 
@@ -413,11 +418,10 @@ def leftovers(client: Client) -> list[str]:
 def case_of(farm: Farm, test: str, sources: pathlib.Path) -> t.Iterator[Case]:
     """Yield a case with a package named after the test, whose builds are counted on all clients."""
     name = re.sub(r"[^a-z0-9]+", "-", test.lower().removeprefix("test_")).strip("-")
-    agents: dict[str, list[Agent]] = {}
     with contextlib.ExitStack() as stack:
+        case = Case(farm, f"pb-{name}"[:80].rstrip("-"), sources, stack)
         for client in farm.cluster.clients:
-            agents[client.name] = [stack.enter_context(Agent(client, "census", f"{client.scratch}/chroots"))]
-        case = Case(farm, f"pb-{name}"[:80].rstrip("-"), sources, agents)
+            case.count_on(client)
         yield case
         repair(case)
 

@@ -130,7 +130,7 @@ def held_token(farm: Farm) -> int:
 
 
 def test_disk_that_is_full_when_a_build_ends(cramped: Farm, tmp_path: pathlib.Path) -> None:
-    running = dispatch_at_the_gate(cramped, "toolate", tmp_path)
+    running = dispatch_at_the_gate(cramped, "toolate", tmp_path, 16 * MEBI)
     token = held_token(cramped)
     ballast = Ballast(cramped.root)
     ballast.fill(leave=8 * MEBI)
@@ -141,16 +141,16 @@ def test_disk_that_is_full_when_a_build_ends(cramped: Farm, tmp_path: pathlib.Pa
         "Make room there; the results stay on the build machine and are collected by the next dispatch of the package",
         "Its chroot on client1 is left as uncollected",
     )
-    assert_nothing_is_lost(cramped, "toolate")
+    assert_nothing_is_lost(cramped, "toolate", 16 * MEBI)
     assert cramped.counters()["client1"] == 0
 
     # Still no room: nothing changes.
     cramped.dispatch("toolate", sourcedir=str(tmp_path)).fails("The controller's disk is full")
-    assert_nothing_is_lost(cramped, "toolate")
+    assert_nothing_is_lost(cramped, "toolate", 16 * MEBI)
 
     ballast.drop()
     cramped.dispatch("toolate", sourcedir=str(tmp_path)).ok()
-    assert_collected(cramped, "toolate", token)
+    assert_collected(cramped, "toolate", token, 16 * MEBI)
 
 
 def test_disk_that_fills_while_results_come_home(cramped: Farm, tmp_path: pathlib.Path) -> None:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import pathlib
+
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm
 
 
@@ -25,3 +27,13 @@ def test_a_failure_is_recorded_with_its_log(idle: Farm) -> None:
     idle.dispatch("pb-fails").fails("pb-fails failed on client1", "in build")
     assert idle.failed("pb-fails")
     assert [build["reason"] for build in idle.builds("pb-fails")] == ["failed"]
+
+
+def test_nothing_is_claimed_without_a_bindist(idle: Farm, controller_root: pathlib.Path) -> None:
+    bare = Farm(idle.cluster, controller_root / "bare" / "root")
+    counter = bare.queue / "client1"
+    counter.parent.mkdir(parents=True)
+    counter.write_text("0\n", encoding="ascii")
+    bare.dispatch("pb-null").fails("Branch bookworm of debian-amd64 has no bindist", "portbuild.cluster.bindist")
+    assert list(bare.queue.iterdir()) == [counter]
+    assert counter.read_text(encoding="ascii") == "0\n"

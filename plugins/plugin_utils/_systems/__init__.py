@@ -117,9 +117,9 @@ class PackageSystem(abc.ABC):
     def prepare(self, inputs: BuildInputs) -> BuildPlan:
         """Return the plan of a build; raises BadSource for a local source that cannot be built."""
 
+    @abc.abstractmethod
     def version_of(self, files: t.Sequence[str]) -> str:
         """Return the version that was built, as these result files (paths) tell it; empty when they do not."""
-        return ""
 
 
 def system_names() -> list[str]:

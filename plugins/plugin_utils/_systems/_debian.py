@@ -22,7 +22,7 @@ from ._debian_repo import release, RepositoryIndex
 from ._debian_sources import describe, dsc_files, find_source, LocalSource, NAME, pack_tree, VERSION
 
 try:
-    import debian.deb822 as deb822
+    from debian import deb822
 except ImportError:
     deb822 = None  # type: ignore[assignment]
 

@@ -16,6 +16,7 @@ import typing as t
 
 import pytest
 from ansible.plugins.become.sudo import BecomeModule
+
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _inventory
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._inventory import connection_variables
 

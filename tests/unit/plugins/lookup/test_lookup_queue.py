@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.errors import AnsibleLookupError
+
 from ansible_collections.portbuild.cluster.plugins.lookup.queue import LookupModule
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import ARCH, dead_owner, Yard
 

@@ -102,7 +102,9 @@ class TinyJob:
         )
         self.path = pathlib.Path(chroot.path)
 
-    def request(self, *steps: dict[str, t.Any], limits: dict[str, t.Any] | None = None, **more: t.Any) -> dict[str, t.Any]:
+    def request(
+        self, *steps: dict[str, t.Any], limits: dict[str, t.Any] | None = None, **more: t.Any
+    ) -> dict[str, t.Any]:
         """Return a request with these steps, one step "build" by default."""
         return {
             "schema": 1,

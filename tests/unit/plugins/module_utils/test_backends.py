@@ -13,6 +13,7 @@ import stat
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _backends, _linux
 from ansible_collections.portbuild.cluster.plugins.module_utils._backends import BACKENDS, BackendUnusable, choose
 from ansible_collections.portbuild.cluster.plugins.module_utils._process import in_child, run

@@ -13,6 +13,7 @@ import resource
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _beneath
 from ansible_collections.portbuild.cluster.plugins.module_utils._beneath import UnsafeFile
 from ansible_collections.portbuild.cluster.plugins.module_utils._collect import (
@@ -105,7 +106,10 @@ def test_collecting(tree: pathlib.Path, top: int, tmp_path: pathlib.Path) -> Non
     (tree / "build/results/a.changes").write_bytes(b"c")
     os.chmod(tree / "build/results/a.deb", 0o6777)
     found = collected(top, tmp_path)
-    assert [(file.name, file.kind, file.size) for file in found] == [("a.changes", "changes", 1), ("a.deb", "package", 3000000)]
+    assert [(file.name, file.kind, file.size) for file in found] == [
+        ("a.changes", "changes", 1),
+        ("a.deb", "package", 3000000),
+    ]
     assert found[1].sha256 == hashlib.sha256(b"a" * 3000000).hexdigest()
     assert (tmp_path / "package/a.deb").stat().st_mode & 0o7777 == 0o644
     assert matching(found, "*.deb") == ["a.deb"]

@@ -12,6 +12,7 @@ import tarfile
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _bindist_debian as bindist
 from ansible_collections.portbuild.cluster.plugins.module_utils._bindist_debian import BindistError, Entry, Wish
 

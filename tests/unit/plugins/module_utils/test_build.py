@@ -13,6 +13,7 @@ import sys
 import zipfile
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _build
 from ansible_collections.portbuild.cluster.plugins.module_utils._build import (
     install_supervisor,
@@ -78,7 +79,10 @@ sys.stdout.write(install_supervisor({str(tmp_path / "zip")!r}))
 
 @pytest.mark.parametrize(
     ("program", "complaint"),
-    [("raise SystemExit(1)", "without a word"), ("import os; os.write(int(__import__('sys').argv[3]), b'no room')", "no room")],
+    [
+        ("raise SystemExit(1)", "without a word"),
+        ("import os; os.write(int(__import__('sys').argv[3]), b'no room')", "no room"),
+    ],
 )
 def test_what_goes_wrong_at_the_start_is_told_at_once(tmp_path: pathlib.Path, program: str, complaint: str) -> None:
     path = tmp_path / "program"

@@ -15,6 +15,9 @@ import time
 import typing as t
 
 import pytest
+from hypothesis import given, HealthCheck, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _backends, _chroots
 from ansible_collections.portbuild.cluster.plugins.module_utils._bases import BaseMissing
 from ansible_collections.portbuild.cluster.plugins.module_utils._beneath import UnsafeFile
@@ -37,8 +40,6 @@ from ansible_collections.portbuild.cluster.plugins.module_utils._names import Ba
 from ansible_collections.portbuild.cluster.plugins.module_utils._process import process_start_time
 from ansible_collections.portbuild.cluster.plugins.module_utils._trees import UnsafePath
 from ansible_collections.portbuild.cluster.tests.unit.plugins.module_utils._shed import BASE, DASH, HELLO, Shed
-from hypothesis import given, HealthCheck, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture

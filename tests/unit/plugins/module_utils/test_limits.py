@@ -12,6 +12,7 @@ import time
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _limits
 from ansible_collections.portbuild.cluster.plugins.module_utils._limits import (
     DiskWatch,

@@ -16,6 +16,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._lock import is_locked, Lock, LockTimeout, try_lock
 
 

@@ -13,6 +13,7 @@ import subprocess
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _machine, _prepare
 from ansible_collections.portbuild.cluster.plugins.module_utils._bases import all_bases, BadBase, has_base, install_base
 from ansible_collections.portbuild.cluster.plugins.module_utils._chroots import KEPT, UNCOLLECTED

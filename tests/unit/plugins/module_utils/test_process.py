@@ -12,6 +12,7 @@ import pathlib
 import time
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._process import (
     boot_id,
     check_run,

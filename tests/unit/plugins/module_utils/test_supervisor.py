@@ -17,6 +17,7 @@ import time
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._attach import settle, stop_supervisor
 from ansible_collections.portbuild.cluster.plugins.module_utils._build import BuildMissing
 from ansible_collections.portbuild.cluster.plugins.module_utils._chroots import StaleToken
@@ -59,7 +60,11 @@ def root_step(name: str = "build", **more: t.Any) -> dict[str, t.Any]:
 
 def groups() -> list[str]:
     """Return the control groups of jobs that exist."""
-    return [str(path) for pattern in ("*/portbuild/job-*", "portbuild/job-*") for path in pathlib.Path("/sys/fs/cgroup").glob(pattern)]
+    return [
+        str(path)
+        for pattern in ("*/portbuild/job-*", "portbuild/job-*")
+        for path in pathlib.Path("/sys/fs/cgroup").glob(pattern)
+    ]
 
 
 def nothing_is_left(job: TinyJob) -> None:
@@ -151,7 +156,9 @@ def test_only_a_step_with_network_can_blame_the_network(yard: Yard) -> None:
 def test_the_environment_is_clean(job: TinyJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "leaked")
     job.build(
-        "env; umask", {"name": "build", "environment": {"STEP": "mine"}}, environment={"DEB_BUILD_OPTIONS": "parallel=2"}
+        "env; umask",
+        {"name": "build", "environment": {"STEP": "mine"}},
+        environment={"DEB_BUILD_OPTIONS": "parallel=2"},
     )
     lines = job.log.splitlines()
     assert "LC_ALL=C.UTF-8" in lines and "TERM=dumb" in lines and "HOME=/build" in lines and "0022" in lines
@@ -297,7 +304,9 @@ def test_needs_of_a_step_with_network_are_waited_for(job: TinyJob) -> None:
         build) cat /portbuild/repo/ours.deb /portbuild/repo/Packages ;;
         esac"""
     steps = ({"name": "plan", "phase": "depends", "network": True, "user": "root"}, {"name": "build"})
-    first = job.start(script, *steps, wait=20, repo_index={"Packages": "the index\n"}, limits={"timeout": 1, "waiting": 20})
+    first = job.start(
+        script, *steps, wait=20, repo_index={"Packages": "the index\n"}, limits={"timeout": 1, "waiting": 20}
+    )
     assert first["state"] == "waiting"
     assert first["needs"] == [{"name": "ours.deb", "sha256": digest}]
     time.sleep(1.2)  # waiting does not count against the build's limit
@@ -610,7 +619,12 @@ def test_a_hostile_work_directory(job: TinyJob) -> None:
 def test_distfiles_are_taken_before_the_build_can_touch_them(job: TinyJob) -> None:
     script = "mkdir -p distfiles; echo $1 > distfiles/source.tar; exit $2"
     steps = ({"name": "fetch", "phase": "fetch"}, {"name": "build", "phase": "build"})
-    status = job.build(script.replace("exit $2", "[ $1 = fetch ]"), *steps, want_distfiles=True, collect={"distfiles": {"dir": "/build/distfiles"}})
+    status = job.build(
+        script.replace("exit $2", "[ $1 = fetch ]"),
+        *steps,
+        want_distfiles=True,
+        collect={"distfiles": {"dir": "/build/distfiles"}},
+    )
     assert status["reason"] == "failed"
     (entry,) = [entry for entry in status["manifest"] if entry["kind"] == "distfile"]
     assert (job.path / entry["path"]).read_text() == "fetch\n"
@@ -646,7 +660,10 @@ def test_what_a_build_cannot_do(job: TinyJob, user: str, tmp_path: pathlib.Path)
         "raw-memory": "ls /dev/mem",
         "oom": "echo -1000 > /proc/self/oom_score_adj",
     }
-    script = "\n".join(f"if ({command}) 2>/dev/null; then echo 'GOT {name}'; else echo 'refused {name}'; fi" for name, command in tries.items())
+    script = "\n".join(
+        f"if ({command}) 2>/dev/null; then echo 'GOT {name}'; else echo 'refused {name}'; fi"
+        for name, command in tries.items()
+    )
     status = job.build(script, {"name": "build", "user": user})
     assert status["reason"] == "success", job.log
     got = [line for line in job.log.splitlines() if line.startswith("GOT")]
@@ -668,7 +685,9 @@ def test_what_a_build_sees(job: TinyJob) -> None:
     assert values["NoNewPrivs"] == "1"
     assert {int(values[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     devices = lines[lines.index("portbuild") + 1 :]
-    assert devices[:14] == "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero".split() + devices[13:14]
+    assert (
+        devices[:14] == "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero".split() + devices[13:14]
+    )
 
 
 def test_only_loopback_without_network(job: TinyJob, yard: Yard) -> None:

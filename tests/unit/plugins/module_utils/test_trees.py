@@ -15,6 +15,7 @@ import time
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils import _linux, _trees
 from ansible_collections.portbuild.cluster.plugins.module_utils._beneath import UnsafeFile
 from ansible_collections.portbuild.cluster.plugins.module_utils._process import in_child

@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("ansible.module_utils.testing")
 
 from ansible.module_utils.testing import patch_module_args
+
 from ansible_collections.portbuild.cluster.tests.unit.plugins.module_utils._shed import BASE, DASH, HELLO, Shed
 
 LEASE = {**HELLO._asdict(), "machine": "a1", "queue": "q", "token": 5}

@@ -24,7 +24,12 @@ def attempt(machine: str, reason: str, *, infrastructure: bool = True, recorded:
 
 
 def test_machines_of_infrastructure_failures_are_passed_over() -> None:
-    attempts = [attempt("b", "lost"), attempt("a", "unreachable"), attempt("b", "lost"), attempt("c", "x", infrastructure=False)]
+    attempts = [
+        attempt("b", "lost"),
+        attempt("a", "unreachable"),
+        attempt("b", "lost"),
+        attempt("c", "x", infrastructure=False),
+    ]
     assert passed_over(attempts) == ["a", "b"]
 
 
@@ -72,7 +77,14 @@ def test_a_built_package_is_told_with_version_machine_and_log() -> None:
 
 
 def test_a_failure_is_told_with_phase_and_detail() -> None:
-    record = {**BUILT, "outcome": "failed", "reason": "failed", "phase": "build", "detail": "exit status 2", "version": ""}
+    record = {
+        **BUILT,
+        "outcome": "failed",
+        "reason": "failed",
+        "phase": "build",
+        "detail": "exit status 2",
+        "version": "",
+    }
     assert describe(LEASE, record, {}, CLEANED)["msg"] == (
         "hello failed on a1 after 17.2 s: failed in build (exit status 2). Log: /l"
     )

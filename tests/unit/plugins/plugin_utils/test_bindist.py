@@ -43,7 +43,7 @@ def test_what_is_not_as_announced_is_refused_and_the_old_one_stays(layout: Layou
 
 
 def test_a_branch_without_bindist_says_how_to_make_one(layout: Layout) -> None:
-    with pytest.raises(NoBindist, match="portbuild.cluster.bindist"):
+    with pytest.raises(NoBindist, match=r"portbuild\.cluster\.bindist"):
         read_bindist(layout)
 
 

@@ -14,6 +14,9 @@ import subprocess
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import BadName
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import (
     load_directory,
@@ -24,8 +27,6 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import (
     SystemMismatch,
     UnreadableConf,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 ORIGINAL = """\
 # settings of a cluster

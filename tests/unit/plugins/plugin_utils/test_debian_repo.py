@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("debian")
 
+from debian.deb822 import Packages
+
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._systems import _debian_repo as repo
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._systems import PackageFile
-from debian.deb822 import Packages
 
 CONTROL = """\
 Package: demo

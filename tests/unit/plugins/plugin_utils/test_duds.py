@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pathlib
 
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import ArchLayout, Layout
 

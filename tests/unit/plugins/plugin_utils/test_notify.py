@@ -15,6 +15,9 @@ import time
 import typing as t
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _notify
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._notify import (
@@ -31,8 +34,6 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._notify import (
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import Recorded
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._branch import build, lost
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._smtp import SmtpServer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 RECORDED = Recorded(True, None, False, False, 0)
 

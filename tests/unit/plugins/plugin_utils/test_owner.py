@@ -16,10 +16,11 @@ import typing as t
 from dataclasses import replace
 
 import pytest
-from ansible_collections.portbuild.cluster.plugins.plugin_utils import _owner
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.portbuild.cluster.plugins.plugin_utils import _owner
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 
 NOW = 1_800_000_000.0
 TTL = 600.0

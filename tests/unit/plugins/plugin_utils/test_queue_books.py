@@ -9,6 +9,9 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Candidate, choose_machine
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue_books import (
     Condition,
@@ -21,8 +24,6 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue_books imp
     Seen,
     wanted,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 # One name is a prefix of others: names are compared whole.
 names = st.sampled_from(["a1", "a10", "a100", "a2", "b", "b-1", "b.1"])

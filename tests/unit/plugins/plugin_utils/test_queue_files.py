@@ -18,6 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, HealthCheck, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._lock import Lock
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import BadName, Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _queue_files
@@ -40,8 +43,6 @@ from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queu
     job,
     Yard,
 )
-from hypothesis import given, HealthCheck, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture(name="yard")
@@ -469,7 +470,9 @@ def test_waiting_tries_at_the_latest_after_the_interval(yard: Yard) -> None:
         yard.claim(name)
     waited: list[float] = []
     with pytest.raises(AllBusy, match="within 40 s"):
-        queue.claim(job("four"), yard.candidates, yard.me, wait=40, on_wait=lambda seconds, _why: waited.append(seconds))
+        queue.claim(
+            job("four"), yard.candidates, yard.me, wait=40, on_wait=lambda seconds, _why: waited.append(seconds)
+        )
     assert waited == [0, 15, 30]
     assert max(glances) == 0.25
 

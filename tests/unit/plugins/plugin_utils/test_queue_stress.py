@@ -20,6 +20,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._lock import Lock
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import AllBusy, JobBusy, Lease

@@ -18,6 +18,9 @@ import textwrap
 import typing as t
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import Layout
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._record import path_of
@@ -47,8 +50,6 @@ from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._bran
     QUEUE,
     stored,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SHA = hashlib.sha256(b"").hexdigest()
 

@@ -14,6 +14,9 @@ import typing as t
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _notify
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import (
     ArchConfig,
@@ -32,8 +35,6 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import
     unknown,
     unknown_in_conf,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 COLLECTION = pathlib.Path(__file__).resolve().parents[4]
 

@@ -9,6 +9,7 @@ import os
 import pathlib
 
 import pytest
+
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import (
     check_space,
     ControllerDiskFull,
@@ -39,7 +40,9 @@ def test_check_space(tmp_path: pathlib.Path) -> None:
         check_space(str(tmp_path), needed=1024, min_free=1 << 60)
     assert caught.value.details["path"] == str(tmp_path)
     assert "stay on the build machine" in caught.value.remedy
-    with pytest.raises(ControllerDiskFull, match=r" free, 1048576\.0 TiB must stay free \(portbuild_min_free\)\. Lower it") as caught:
+    with pytest.raises(
+        ControllerDiskFull, match=r" free, 1048576\.0 TiB must stay free \(portbuild_min_free\)\. Lower it"
+    ) as caught:
         check_space(str(tmp_path), min_free=1 << 60, remedy="Lower it.")
     assert caught.value.details["needed"] == 0
 

@@ -14,6 +14,9 @@ import sys
 import typing as t
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _store
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import ControllerDiskFull
@@ -31,8 +34,6 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import (
     StoreError,
 )
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._branch import build, lost, QUEUE, stored
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 @pytest.fixture

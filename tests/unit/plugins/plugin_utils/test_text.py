@@ -7,9 +7,10 @@ from __future__ import annotations
 import pathlib
 
 import pytest
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import duration, one_line, printable, tail
 from hypothesis import given
 from hypothesis import strategies as st
+
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import duration, one_line, printable, tail
 
 
 @pytest.mark.parametrize(
