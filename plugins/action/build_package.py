@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import functools
+import time
 import typing as t
 
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._client_steps import check_results
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import BuildRequest, make_request
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
@@ -18,9 +20,10 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
     StepFailed,
     Watch,
 )
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import one_line
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import number_of, one_line
 
 PROGRESS_INTERVAL = 60.0  # seconds of build between two lines of progress
+END_TIME = 3600.0  # seconds a build may take beyond its limit: for waiting for files, packing and copying
 SLACK = 45.0  # seconds a reply may take beyond the poll itself before the client counts as frozen
 
 
@@ -61,6 +64,7 @@ class ActionModule(StepAction):
         attach = {"lease": lease, "scratchdir": settings.scratchdir, "wait": settings.poll_interval}
         wanted: dict[str, t.Any] = {**attach, "request": request.build, "script": request.script}
         shown = 0.0
+        give_up = time.monotonic() + settings.timeout + END_TIME
 
         def poll(arguments: dict[str, t.Any]) -> dict[str, t.Any]:
             limit = settings.poll_interval + SLACK
@@ -70,13 +74,21 @@ class ActionModule(StepAction):
             reply = self.persistently(functools.partial(poll, wanted), watch, patience=settings.reconnect_timeout)
             status = reply["status"]
             if reply["state"] == "ended":
+                check_results(context, status)  # what is malformed, or endless, does not get any further
                 return reply
+            if time.monotonic() > give_up:
+                raise StepFailed(
+                    f"Machine {machine} says that the build still runs, long after its limit of {settings.timeout} s.",
+                    reason="client",
+                    infrastructure=True,
+                )
             if reply["state"] == "waiting":
                 self._supply(request, reply, machine, watch, context.settings.reconnect_timeout)
                 continue
             wanted = attach  # it has begun
-            if status.get("seconds", 0.0) - shown >= PROGRESS_INTERVAL:
-                shown = status["seconds"]
+            seconds = number_of(status.get("seconds"))
+            if seconds - shown >= PROGRESS_INTERVAL:
+                shown = seconds
                 last = one_line(status.get("last_line"), 200)
                 display.display(
                     f"{lease['package']} on {machine}: {one_line(status.get('phase'), 40)}, {shown:.0f} s: {last}"

@@ -67,8 +67,8 @@ class SupervisorError(PortbuildError):
 class BuildMissing(PortbuildError):
     """There is nothing to attach to, or to collect."""
 
-    def __init__(self, message: str, remedy: str) -> None:
-        super().__init__(message, remedy=remedy, details={"reason": "build_missing"})
+    def __init__(self, message: str, remedy: str, *, spoiled: bool = False) -> None:
+        super().__init__(message, remedy=remedy, details={"reason": "build_missing", "spoiled": spoiled})
 
 
 def _for_the_zip_file() -> None:
@@ -308,11 +308,12 @@ class Builder:
             try:
                 found = os.lstat(path)
             except FileNotFoundError:
-                raise BuildMissing(f"The result {path} is gone.", "Build the package again.") from None
+                raise BuildMissing(f"The result {path} is gone.", "Build the package again.", spoiled=True) from None
             if not stat.S_ISREG(found.st_mode) or found.st_size != entry["size"]:
                 raise BuildMissing(
                     f"The result {path} is not the file of {entry['size']} bytes that it was.",
                     "Build the package again.",
+                    spoiled=True,
                 )
         return {"chroot": chroot.path, "status": status}
 

@@ -19,10 +19,15 @@ from ..module_utils._names import Job
 from ._bindist import read_bindist
 from ._context import lease_job, StepContext
 from ._queue import Lease
-from ._results import Arrival, check_manifest, Limits, Receiver
-from ._step import StepAction, StepFailed, Watch
+from ._replies import BadReply
+from ._results import Arrival, BadManifest, BadResult, check_manifest, Limits, Manifest, Receiver
+from ._step import StepAction, StepFailed, TransferFailed, Watch
+from ._store import Identity
 
 Facts = dict[str, t.Any]
+
+TRANSFER_TIME = 300.0  # seconds that the transfer of a file may take, and beyond that
+TRANSFER_RATE = 64 << 10  # bytes per second that it must come to
 
 
 def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars: Facts, held: Lease | None) -> Facts:
@@ -47,10 +52,14 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
     except StepFailed as error:
         if error.details.get("reason") == "machine_full" and held is not None:
             # The slot was a dead owner's whose build still runs: the client knows better than the counter.
-            queue.reinstate(held, [_job(entry) for entry in error.details.get("jobs", [])])
+            queue.reinstate(held, [_job(entry) for entry in error.details.get("jobs", []) if isinstance(entry, dict)])
         raise
-    if held is not None and isinstance(reply.get("build_token"), int):
-        queue.update(held, build_token=reply["build_token"])
+    build_token = reply.get("build_token")
+    if held is not None and build_token is not None:
+        known = context.store.built(Identity(queue.id(), build_token))
+        if not 0 < build_token <= held.token or (known is not None and known.build.package != held.job.package):
+            raise BadReply("claim_chroot", machine, f"The chroot's build {build_token} is not one of {held.job}.")
+        queue.update(held, build_token=build_token)
     clock = reply.get("clock")
     return {**reply, "clock_offset": time.time() - clock if isinstance(clock, (int, float)) else 0.0}
 
@@ -77,20 +86,41 @@ def fetch_results(
     )
 
     def fetch(arrival: Arrival) -> None:
+        limit = TRANSFER_TIME + arrival.file.size / TRANSFER_RATE
         with receiver.receiving(arrival) as local:
-            step.receive(f"{chroot}/{arrival.remote}", local, machine=machine)
+            step.receive(f"{chroot}/{arrival.remote}", local, machine=machine, limit=limit)
+
+    def fetch_patiently(arrival: Arrival) -> None:
+        """Fetch the file; one that came damaged, or not at all, is worth a second try."""
+        try:
+            fetch(arrival)
+        except (BadResult, TransferFailed):
+            fetch(arrival)
 
     with receiver, Watch(context.queue, held) as watch:
         told = status or ask_results(step, context, lease, task_vars)
-        manifest = check_manifest(
-            told,
-            limits=Limits(total_bytes=settings.results_limit) if settings.results_limit else None,
-            suffixes={"package": context.system.package_suffixes},
-        )
-        for arrival in receiver.plan(manifest):
-            step.persistently(functools.partial(fetch, arrival), watch, patience=settings.reconnect_timeout)
+        try:
+            for arrival in receiver.plan(check_results(context, told)):
+                fetch_one = functools.partial(fetch_patiently, arrival)
+                step.persistently(fetch_one, watch, patience=settings.reconnect_timeout)
+        except TransferFailed:
+            ask_results(step, context, lease, task_vars)  # the machine knows whether the file is there at all
+            raise
         watch.check()
         return [file._asdict() for file in receiver.publish()]
+
+
+def check_results(context: StepContext, status: Facts) -> Manifest:
+    """Return what a build that ended left on the machine, or raise BadManifest."""
+    limit = context.settings.results_limit
+    manifest = check_manifest(
+        status,
+        limits=Limits(total_bytes=limit) if limit else None,
+        suffixes={"package": context.system.package_suffixes},
+    )
+    if status.get("reason") == "success" and not manifest.only(("package",)).files:
+        raise BadManifest("The build machine says that the build succeeded, but names no package.")
+    return manifest
 
 
 def ask_results(step: StepAction, context: StepContext, lease: Facts, task_vars: Facts) -> Facts:

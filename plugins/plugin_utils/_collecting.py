@@ -12,11 +12,12 @@ from __future__ import annotations
 import collections.abc as c
 import typing as t
 
+from ..module_utils._errors import PortbuildError
 from ..module_utils._names import Job
-from ._client_steps import ask_results, claim_chroot, clean_chroot, fetch_results
+from ._client_steps import ask_results, claim_chroot, clean_chroot, Facts, fetch_results
 from ._context import lease_facts, StepContext
 from ._queue import Candidate, CLAIMED, Lease
-from ._step import StepAction
+from ._step import display, StepAction
 from ._verdict import record_build
 
 Action = t.Literal["leave", "drop", "collect", "clean"]
@@ -84,10 +85,7 @@ def resolve_abandoned(
     recorded = False
     try:
         if abandoned.action == "collect":
-            claim_chroot(step, context, facts, task_vars, lease)
-            status = ask_results(step, context, facts, task_vars)
-            files = fetch_results(step, context, facts, status, task_vars)
-            record_build(context, context.lease(facts), status, files, [])
+            _collect(step, context, lease, facts, task_vars)
             recorded = True
         if abandoned.action != "drop":
             clean_chroot(step, context, facts, task_vars, recorded=recorded)
@@ -95,3 +93,17 @@ def resolve_abandoned(
         queue.release(lease, hold="uncollected", reason="It could not be collected.")
         raise
     queue.release(lease)
+
+
+def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts, task_vars: Facts) -> None:
+    """Bring the results home and record them, or say why there is nothing to be had."""
+    claim_chroot(step, context, facts, task_vars, lease)
+    try:
+        status = ask_results(step, context, facts, task_vars)
+        files = fetch_results(step, context, facts, status, task_vars)
+    except PortbuildError as error:
+        if not error.details.get("spoiled"):
+            raise
+        display.warning(f"The results of {lease.job} on {lease.machine} are given up: {error}")
+    else:
+        record_build(context, context.lease(facts), status, files, [])

@@ -15,7 +15,6 @@ from __future__ import annotations
 import collections.abc as c
 import contextlib
 import fcntl
-import math
 import os
 import re
 import resource
@@ -31,7 +30,7 @@ from ..module_utils._names import BadName, check_file_name, check_sha256, check_
 from ._record import directory_of, INCOMING, incoming_log, path_of
 from ._space import check_space, ControllerDiskFull, disk_full, free_bytes, full_disk_is_named
 from ._store import BuildRecord, conflict, Identity, Kind, KINDS, Phase, SET_KINDS, Store, StoredFile
-from ._text import one_line
+from ._text import number_of, one_line
 
 if t.TYPE_CHECKING:
     from ._layout import Layout
@@ -197,8 +196,8 @@ def build_record(
     at = time.time() if now is None else now
     reason = status.get("reason")
     reason = reason if isinstance(reason, str) and _REASON.fullmatch(reason) else "failed"
-    seconds = _number(status.get("seconds"))
-    ended = min(_number(status.get("ended")) + offset, at) if _number(status.get("ended")) else at
+    seconds = number_of(status.get("seconds"))
+    ended = min(number_of(status.get("ended")) + offset, at) if number_of(status.get("ended")) else at
     phases = status.get("phases")
     return BuildRecord(
         queue=identity.queue,
@@ -216,19 +215,13 @@ def build_record(
         ended=ended,
         seconds=seconds,
         phases=tuple(
-            Phase(one_line(phase.get("name"), 40), _number(phase.get("seconds")), _number(phase.get("cpu")))
+            Phase(one_line(phase.get("name"), 40), number_of(phase.get("seconds")), number_of(phase.get("cpu")))
             for phase in (phases if isinstance(phases, list) else [])[:100]
             if isinstance(phase, dict)
         ),
-        cpu_seconds=_number(status.get("cpu_seconds")),
-        peak_memory=int(_number(status.get("peak_memory"))),
+        cpu_seconds=number_of(status.get("cpu_seconds")),
+        peak_memory=int(number_of(status.get("peak_memory"))),
     )
-
-
-def _number(value: t.Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0.0
-    return float(value) if abs(value) < 1e15 and math.isfinite(value) and value > 0 else 0.0
 
 
 # -- receiving ---------------------------------------------------------------------------------------------------------
@@ -363,7 +356,6 @@ class Receiver:
             self._check_free(file)
             raise BadResult(
                 f"{file.name} of {self._job} is not what the build machine announced: {why}.",
-                remedy="The transfer is repeated by the next dispatch of the package.",
                 details={"file": file.name},
             )
         with full_disk_is_named(path, needed=file.size, min_free=self._min_free), open(path, "rb") as stream:
@@ -451,15 +443,12 @@ class Receiver:
 
     def _explain(self, arrival: Arrival, error: Exception) -> None:
         """Raise what is known better than the connection plugin knows it."""
-        if isinstance(error, PortbuildError):
-            return
         with contextlib.suppress(FileNotFoundError):
             size = os.stat(arrival.local).st_size
             if size > arrival.file.size:
                 os.unlink(arrival.local)
                 raise BadResult(
-                    f"{arrival.file.name} of {self._job} is larger than the {arrival.file.size} bytes announced.",
-                    remedy="The transfer is repeated by the next dispatch of the package.",
+                    f"{arrival.file.name} of {self._job} is larger than the {arrival.file.size} bytes announced."
                 ) from error
         try:
             self._check_free(arrival.file)

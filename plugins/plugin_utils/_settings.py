@@ -365,7 +365,7 @@ def _setting(
         "description": description,
         "secret": secret,
     }
-    return dataclasses.field(metadata=metadata)
+    return dataclasses.field(metadata=metadata)  # pylint: disable=invalid-field-call  # for the dataclass below
 
 
 def _switch(*description: str, per_package: bool = False, original: str = "") -> t.Any:

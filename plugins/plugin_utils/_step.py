@@ -23,7 +23,7 @@ import threading
 import time
 import typing as t
 
-from ansible.errors import AnsibleConnectionFailure
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
@@ -33,6 +33,7 @@ from ._candidates import find_candidates, inventory_machines
 from ._context import StepContext
 from ._owner import Owner
 from ._queue import Candidate, Lease, Queue
+from ._replies import check_reply, clean_reply
 from ._settings import resolve, SettingError, unknown
 
 COLLECTION = "portbuild.cluster"
@@ -71,6 +72,17 @@ class MachineUnreachable(StepFailed):
             reason="unreachable",
             infrastructure=True,
             unreachable_machine=True,
+        )
+
+
+class TransferFailed(StepFailed):
+    """The machine can be reached, but the file cannot be copied."""
+
+    def __init__(self, machine: str, source: str, why: str) -> None:
+        super().__init__(
+            f"{source} could not be copied from or to machine {machine}: {' '.join(why.split())[-500:]}",
+            reason="transfer",
+            infrastructure=True,
         )
 
 
@@ -332,6 +344,11 @@ class StepAction(ActionBase):
             raise MachineUnreachable(machine, f"copying {source} took more than {limit:.0f} s") from None
         except AnsibleConnectionFailure as error:
             raise MachineUnreachable(machine, str(error)) from None
+        except AnsibleError as error:
+            raise TransferFailed(machine, source, str(error)) from None
+
+
+_NO_DETAILS = ("failed", "msg", "changed", "exception", "message", "remedy")
 
 
 def _module_failure(module: str, machine: str, result: dict[str, t.Any]) -> StepFailed:
@@ -340,7 +357,7 @@ def _module_failure(module: str, machine: str, result: dict[str, t.Any]) -> Step
     extra = " ".join(str(result.get(key) or "").strip() for key in ("module_stderr", "exception")).strip()
     if "reason" not in result and extra:
         message = f"{message} ({extra[-1000:]})"
-    known = {key: value for key, value in result.items() if key not in ("failed", "msg", "changed", "exception")}
+    known = {key: value for key, value in result.items() if key not in _NO_DETAILS}
     known.setdefault("reason", "client")
     known.setdefault("infrastructure", True)
     reason, infrastructure = str(known.pop("reason")), bool(known.pop("infrastructure"))

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes how long each task took, a JSON object a line, into the file that PORTBUILD_STEPS names."""
+"""Writes how long each task took, and its processor time, a JSON object a line, into the file that PORTBUILD_STEPS names."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ requirements: []
 """
 
 
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of the workers and ssh clients that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
 class CallbackModule(CallbackBase):
     """One line when the next task begins, and one at the end."""
 
@@ -36,13 +42,15 @@ class CallbackModule(CallbackBase):
         self._path = os.environ.get("PORTBUILD_STEPS", "")
         self._name = "start-up"
         self._began = time.monotonic()
+        self._cpu = cpu_seconds()
 
     def _next(self, name: str) -> None:
-        now = time.monotonic()
+        now, cpu = time.monotonic(), cpu_seconds()
         if self._path:
             with open(self._path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"step": self._name, "seconds": round(now - self._began, 4)}) + "\n")
-        self._name, self._began = name, now
+                seconds = {"seconds": round(now - self._began, 4), "cpu": round(cpu - self._cpu, 4)}
+                stream.write(json.dumps({"step": self._name, **seconds}) + "\n")
+        self._name, self._began, self._cpu = name, now, cpu
 
     def v2_playbook_on_task_start(self, task: t.Any, is_conditional: bool) -> None:  # noqa: ARG002
         """Note the end of the task before."""

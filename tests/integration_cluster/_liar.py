@@ -18,7 +18,7 @@ import sys
 import typing as t
 
 REAL = "/usr/bin/python3"
-Reply = t.Dict[str, t.Any]  # runs on whatever Python the client has
+Reply = dict[str, t.Any]
 
 
 def about_package(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.Any]:
@@ -34,7 +34,9 @@ def about_package(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.A
 
 def of_build(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.Any]:
     """Lie about a build that has ended."""
-    return lambda reply: change(reply) if (reply.get("status") or {}).get("state") == "ended" and "needs" in reply else None
+    return lambda reply: (
+        change(reply) if (reply.get("status") or {}).get("state") == "ended" and "needs" in reply else None
+    )
 
 
 def of_chroot(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.Any]:
@@ -44,20 +46,10 @@ def of_chroot(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.Any]:
 
 def replace_by_link(entry: Reply) -> None:
     """Put a link where the package is."""
-    path = f"{chroot_of(entry)}/{entry['path']}"
-    os.rename(path, f"{path}.real")
-    os.symlink("/etc/shadow", path)
-
-
-def restore(entry: Reply) -> None:
-    """Undo replace_by_link."""
-    path = f"{chroot_of(entry)}/{entry['path']}"
-    os.replace(f"{path}.real", path)
-
-
-def chroot_of(entry: Reply) -> str:
     package = entry["name"].partition("_")[0]
-    return f"/srv/portbuild/chroots/debian-amd64/bookworm/{package}"
+    path = f"/srv/portbuild/chroots/debian-amd64/bookworm/{package}/{entry['path']}"
+    os.unlink(path)
+    os.symlink("/etc/shadow", path)
 
 
 def crowd(reply: Reply) -> None:
@@ -90,13 +82,12 @@ LIES: dict[str, t.Callable[[Reply], t.Any] | str] = {
     "negative": about_package(lambda entry: entry.update(size=-1)),
     "checksum": about_package(lambda entry: entry.update(sha256="0" * 64)),
     "link": about_package(replace_by_link),
-    "unlink": about_package(restore),
     "missing": about_package(lambda entry: entry.update(path="results/package/nothing.deb")),
     "twice": of_build(twice),
     "crowd": of_build(crowd),
     "unmade": of_build(without_package),
     "listless": of_build(lambda reply: reply["status"].pop("manifest")),
-    "text": of_build(lambda reply: reply.update(status="ended")),
+    "word": of_build(lambda reply: reply.update(status="ended")),
     "stateless": of_build(lambda reply: reply.pop("state")),
     "needs": wants([{"name": "shadow", "sha256": "0" * 64}]),
     "wishes": wants("everything"),

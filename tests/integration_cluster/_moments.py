@@ -308,9 +308,13 @@ class Case:
         wait_for(lambda: not self.farm.supervisors(client), f"the end of the supervisor on {client.name}")
 
     def let_go(self, client: Client) -> None:
-        """Tell the build that waits to go on."""
-        pid = self.wait_until_building(client)["step_pid"]
-        client.run(["touch", f"/proc/{pid}/root/build/go"])
+        """Tell the build that waits to go on, or, while that of an earlier build is shown, the one that will."""
+
+        def told() -> bool:
+            pid = self.wait_until_building(client)["step_pid"]
+            return client.run(["touch", f"/proc/{pid}/root/build/go"], check=False).returncode == 0
+
+        wait_for(told, f"{self.package} to be built on {client.name}")
 
     def count_on(self, client: Client) -> None:
         """Count the supervisors that are started on the client, until it is switched off."""
@@ -384,9 +388,9 @@ class Case:
         wait_for(lambda: not self.processes(), f"the end of the dispatches of {self.package}", 20)
         wait_for(lambda: not any(map(strangers, self.farm.cluster.clients)), "the end of all modules", 20)
         self.farm.assert_idle()
-        assert temporary_files(self.farm) == []
+        assert temporary_files(self.farm) == [], temporary_files(self.farm)
         for client in self.farm.cluster.clients:
-            assert leftovers(client) == [], client.name
+            assert leftovers(client) == [], f"{client.name}: {leftovers(client)}"
 
 
 def strangers(client: Client) -> list[str]:
@@ -398,8 +402,10 @@ def strangers(client: Client) -> list[str]:
 
 def temporary_files(farm: Farm) -> list[str]:
     """Return what is left on the controller under a temporary name."""
-    claims = farm.queue / ".claims"
-    found = [path for path in claims.rglob("*") if path.is_file() and path.name.startswith(".")]
+    hidden = [path for path in (farm.queue / ".claims").rglob(".*") if path.is_file()]
+    # The counters that the last change of the queue replaced go with the next one.
+    newest = max((path.name.split(":")[1] for path in hidden if path.name.startswith(".gone:")), key=int, default="")
+    found = [path for path in hidden if not path.name.startswith(f".gone:{newest}:")]
     for directory in ("packages/All", "logs", "errors", "distfiles", "workdirs"):
         top = farm.branch_directory / directory
         found += [path for path in top.rglob("*") if path.is_file() and ".incoming" in path.parts]

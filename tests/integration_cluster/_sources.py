@@ -11,7 +11,7 @@ import shutil
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client, Cluster
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import SOURCES, Running, wait_for
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Running, SOURCES, wait_for
 
 _BEFORE = "build:\n"  # where the commands of a build begin in the templates' rules
 

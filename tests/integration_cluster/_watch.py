@@ -213,7 +213,7 @@ class Held:
     def __init__(self, farm: Farm) -> None:
         self._path = farm.queue / ".lock"
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> t.Self:
         self._process = subprocess.Popen(
             ["sh", "-c", _HOLD, "sh", str(self._path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

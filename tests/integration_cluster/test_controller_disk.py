@@ -18,7 +18,11 @@ import pytest
 
 from ansible_collections.portbuild.cluster.tests.cluster._cluster import as_root
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running, wait_for
-from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import make_source, open_gates, wait_for_gates
+from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
+    make_source,
+    open_gates,
+    wait_for_gates,
+)
 
 MEBI = 1 << 20
 DISK = 96 * MEBI
@@ -105,7 +109,7 @@ def assert_nothing_is_lost(farm: Farm, package: str, size: int = PACKAGE) -> Non
     assert farm.leases() == [f"held/client1:{farm.branch}:{package}"]
     for path in farm.packages.rglob("*") if farm.packages.exists() else ():
         assert path.is_dir() or path.suffix != ".deb" or path.stat().st_size > size, f"{path} is not whole"
-    left = [path for path in farm.branch_directory.rglob(".incoming/*/*")]
+    left = list(farm.branch_directory.rglob(".incoming/*/*"))
     assert left == [], "what came half way is in the way"
 
 
@@ -208,6 +212,4 @@ def test_nothing_is_claimed_below_min_free(idle: Farm) -> None:
 
 def queue_files(farm: Farm) -> dict[str, tuple[bytes, int]]:
     """Return the content and the time of every file of the queue."""
-    return {
-        str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in farm.queue.rglob("*") if path.is_file()
-    }
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in farm.queue.rglob("*") if path.is_file()}

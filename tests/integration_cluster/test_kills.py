@@ -27,6 +27,7 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._moments im
     locked,
     Postbox,
     stop_all,
+    SYSTEM_PYTHON,
     WAIT_TO_BE_TOLD,
 )
 
@@ -405,8 +406,11 @@ def test_the_module_that_cleans_a_chroot_is_killed(case: Case) -> None:
 def test_the_module_that_waits_for_the_build_is_killed(case: Case) -> None:
     client = case.farm.cluster["client1"]
     with building(case) as running:
-        waiting = [p.pid for p in client.processes() if p.argv[0].endswith("python3") and p.argv[1:2] not in (["-I"], [])]
+        waiting = [process.pid for process in client.processes() if process.argv == [SYSTEM_PYTHON]]
         assert waiting
         client.run(["kill", "-KILL", *map(str, waiting)])
-        running.end().ok()
+        case.let_go(case.farm.cluster["client2"])
+        ended = running.end().ok()
+    assert "build_package on client1" in ended.output
+    assert f"{case.package} 1.0 was built on client2" in ended.output
     case.assert_nothing_lost()

@@ -167,8 +167,9 @@ class RepositoryIndex:
     def _remember(self, fresh: t.Mapping[str, str]) -> None:
         if not self._cache or not fresh:
             return
-        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(self._open()) as connection, connection:
-            connection.executemany("INSERT OR REPLACE INTO description VALUES (?, ?)", list(fresh.items()))
+        with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(self._open()) as connection:
+            with connection:
+                connection.executemany("INSERT OR REPLACE INTO description VALUES (?, ?)", list(fresh.items()))
 
 
 def release(packages: str, name: str) -> str:
