@@ -46,6 +46,9 @@ class ActionModule(StepAction):
             remedy="Make room there, or lower portbuild_min_free: until then nothing is claimed.",
         )
         candidates, others = self.candidates(context, task_vars)
+        for state in queue.machines():
+            if state.state == "unusable":
+                display.warning(f"{state.name} gets no jobs: {' '.join(state.problems)}")
         if self.check_mode:
             return {"changed": True, "not_candidates": others, **_prediction(job, queue.choose(candidates))}
         started = time.monotonic()

@@ -29,12 +29,11 @@ from ._bases import find_base
 from ._errors import PortbuildError
 from ._files import BadFile, read_json, write_json
 from ._lock import is_locked, Lock, LockTimeout
-from ._names import BadName, check_sha256, Job
+from ._names import BadName, check_sha256, chroot_path, CHROOTS, Job, relative_chroot
 from ._process import boot_id, process_start_time
 from ._trash import throw_away
 
 SCHEMA = 1
-CHROOTS = "chroots"
 KEPT_CHROOTS = "kept"
 
 CLAIMED = "claimed"  # nothing was started
@@ -195,15 +194,6 @@ class Stray(t.NamedTuple):
     relative: str
     why: str
     running: bool
-
-
-def chroot_path(scratch: str, job: Job) -> str:
-    """Return where the job's chroot is, or would be. Works on paths of another machine too."""
-    return f"{scratch.rstrip('/')}/{_relative(job)}"
-
-
-def _relative(job: Job) -> str:
-    return "/".join((CHROOTS, *Job.checked(*job)))
 
 
 def _names(path: str) -> list[str]:
@@ -403,7 +393,7 @@ class ChrootStore:
             return found
         if os.path.lexists(self.path(job)):
             with self._holding(self.path(job)):
-                throw_away(self.scratch, _relative(job))
+                throw_away(self.scratch, relative_chroot(job))
         return None
 
     def _is_usable(self, found: Chroot, backend: str, base: str) -> bool:
@@ -453,7 +443,7 @@ class ChrootStore:
     def _make(self, marker: Marker) -> None:
         """Make the job's directory with its marker in it, in one step."""
         parent = self.scratch
-        for part in _relative(marker.job).split("/")[:-1]:
+        for part in relative_chroot(marker.job).split("/")[:-1]:
             parent = os.path.join(parent, part)
             _make_directory(parent)
         new = os.path.join(self.scratch, CHROOTS, f".new.{secrets.token_hex(8)}")
@@ -495,7 +485,7 @@ class ChrootStore:
             _make_directory(place)
         place = os.path.join(place, f"{chroot.marker.token}-{secrets.token_hex(2)}")
         os.rename(chroot.path, place)
-        self._tidy(os.path.dirname(_relative(chroot.job)))
+        self._tidy(os.path.dirname(relative_chroot(chroot.job)))
         return dataclasses.replace(chroot, path=place)
 
     def clean(self, job: Job, *, queue: str, token: int) -> bool:

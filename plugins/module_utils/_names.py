@@ -101,3 +101,16 @@ class Job(t.NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.arch}/{self.branch}/{self.package}"
+
+
+CHROOTS = "chroots"
+
+
+def relative_chroot(job: Job) -> str:
+    """Return where in the scratch directory the job's chroot is, or would be."""
+    return "/".join((CHROOTS, *Job.checked(*job)))
+
+
+def chroot_path(scratch: str, job: Job) -> str:
+    """Return where the job's chroot is, or would be. Works on paths of another machine too."""
+    return f"{scratch.rstrip('/')}/{relative_chroot(job)}"

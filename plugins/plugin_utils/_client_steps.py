@@ -14,8 +14,7 @@ import functools
 import time
 import typing as t
 
-from ..module_utils._chroots import chroot_path
-from ..module_utils._names import Job
+from ..module_utils._names import chroot_path, Job
 from ._bindist import read_bindist
 from ._context import lease_job, StepContext
 from ._queue import Lease

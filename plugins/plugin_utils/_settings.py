@@ -1050,6 +1050,13 @@ def unknown(names: c.Iterable[str]) -> list[Problem]:
     return [Problem("", _stranger(name), (name,)) for name in strangers]
 
 
+def refuse_unknown(names: c.Iterable[str]) -> None:
+    """Raise SettingError if there are such variables."""
+    strangers = unknown(names)
+    if strangers:
+        raise SettingError(" ".join(stranger.message for stranger in strangers))
+
+
 def _stranger(name: str) -> str:
     near = _nearest(name.removeprefix(PREFIX), [setting.field for setting in SETTINGS.values()])
     return f"There is no setting {name}." + (f" Did you mean {PREFIX}{near}?" if near else "")

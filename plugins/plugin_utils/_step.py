@@ -34,7 +34,8 @@ from ._context import StepContext
 from ._owner import Owner
 from ._queue import Candidate, Lease, Queue
 from ._replies import check_reply, clean_reply
-from ._settings import resolve, SettingError, unknown
+from ._settings import refuse_unknown, resolve
+from ._text import one_line
 
 COLLECTION = "portbuild.cluster"
 RENEW_INTERVAL = 30.0  # seconds between renewals of a lease
@@ -233,9 +234,7 @@ class StepAction(ActionBase):
         if machine is not None:
             delegated = task_vars.get("ansible_delegated_vars", {}).get(machine)
             own = self.portbuild_variables(delegated or task_vars["hostvars"].get(machine) or {})
-        strangers = unknown({**variables, **own})
-        if strangers:
-            raise SettingError(" ".join(stranger.message for stranger in strangers))
+        refuse_unknown({**variables, **own})
         return StepContext(variables, own, package=package, machine=machine)
 
     @property
@@ -248,13 +247,22 @@ class StepAction(ActionBase):
     ) -> tuple[list[Candidate], dict[str, str]]:
         """Return the machines that stand in mlist and inventory alike, best first, and why others do not count."""
         listed = context.config.machines if context.config.has_mlist else None
-        return find_candidates(
-            listed, inventory_machines(task_vars), lambda machine: self.maxjobs(context, task_vars, machine)
-        )
+
+        def maxjobs(machine: str) -> int:
+            for problem in context.config.for_machine(machine).problems:
+                display.warning(str(problem))
+            try:
+                return self.maxjobs(context, task_vars, machine)
+            except PortbuildError as error:
+                display.warning(f"{machine} gets no jobs: {error}")
+                raise
+
+        return find_candidates(listed, inventory_machines(task_vars), maxjobs)
 
     def maxjobs(self, context: StepContext, task_vars: c.Mapping[str, t.Any], machine: str) -> int:
-        """Return how many jobs the machine may run. Looks at this one variable: there may be many machines."""
+        """Return how many jobs the machine may run. Templates this one variable: there may be many machines."""
         variables = task_vars["hostvars"].get(machine) or {}
+        refuse_unknown(variables)
         own = {name: variables[name] for name in ("portbuild_maxjobs",) if name in variables}
         return resolve({}, context.config, machine=machine, machine_variables={**context.variables, **own}).maxjobs
 
@@ -348,15 +356,16 @@ class StepAction(ActionBase):
             raise TransferFailed(machine, source, str(error)) from None
 
 
-_NO_DETAILS = ("failed", "msg", "changed", "exception", "message", "remedy")
+_NO_DETAILS = ("failed", "msg", "changed", "exception", "message", "remedy", "module_stderr", "module_stdout")
 
 
 def _module_failure(module: str, machine: str, result: dict[str, t.Any]) -> StepFailed:
     """Return the exception for a failed module: one of ours says who is to blame, anything else is the machine's fault."""
     message = str(result.get("msg") or "no message").strip()
-    extra = " ".join(str(result.get(key) or "").strip() for key in ("module_stderr", "exception")).strip()
+    said = [result.get(key) for key in ("module_stderr", "module_stdout")]
+    extra = one_line(" ".join(text[-500:] for text in said if isinstance(text, str)), 1000)
     if "reason" not in result and extra:
-        message = f"{message} ({extra[-1000:]})"
+        message = f"{message} It said: {extra}"
     known = {key: value for key, value in result.items() if key not in _NO_DETAILS}
     known.setdefault("reason", "client")
     known.setdefault("infrastructure", True)

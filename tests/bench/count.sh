@@ -8,7 +8,7 @@
 set -eu
 
 program=${0##*/}
-kind=command
+kind='command'
 case $program in
     ssh) for argument; do [ "$argument" != -O ] || kind=control; done ;;
     *) kind=transfer ;;

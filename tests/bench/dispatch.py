@@ -64,6 +64,7 @@ class Dispatch(t.NamedTuple):
 
 
 def say(text: str = "") -> None:
+    """Print at once: some of it takes minutes."""
     print(text, flush=True)
 
 
@@ -76,10 +77,12 @@ def measured(work: t.Callable[[], t.Any]) -> Cost:
 
 
 def median(values: t.Iterable[float]) -> float:
+    """Return the median."""
     return statistics.median(list(values))
 
 
 def median_cost(costs: t.Iterable[Cost]) -> Cost:
+    """Return the medians of wall and of processor time."""
     known = list(costs)
     return Cost(median(cost.wall for cost in known), median(cost.cpu for cost in known))
 
@@ -116,6 +119,7 @@ def counted(farm: Farm, client: Client) -> dict[str, int]:
 
 
 def connections(client: Client) -> int:
+    """Return how many connections sshd has accepted since the client exists."""
     return client.run(["cat", "/var/log/sshd.log"]).stdout.count("Accepted publickey")
 
 
@@ -193,10 +197,12 @@ def sbuild(bindist: pathlib.Path, branch: str) -> float | str:
 
 
 def verdict(value: float, budget: float) -> str:
+    """Say how the value stands to its budget."""
     return f"budget {budget:g}: {'met' if value <= budget else f'MISSED, {value / budget:.1f} times'}"
 
 
 def report_dispatch(runs: list[Dispatch], calls: dict[str, int], empty: Cost) -> None:
+    """Print what the dispatch that does nothing costs, step by step."""
     say("\nA package whose build does nothing (pb-null), claim to release")
     say(f"  {'step':<42}{'wall s':>9}{'CPU s':>9}")
     for name in runs[0].steps:
@@ -205,17 +211,22 @@ def report_dispatch(runs: list[Dispatch], calls: dict[str, int], empty: Cost) ->
     inside = median_cost(run.inside for run in runs)
     total = median_cost(run.total for run in runs)
     build, added = median(run.build for run in runs), median(run.added for run in runs)
-    say(f"  {'claim to release':<42}{inside.wall:>9.3f}{inside.cpu:>9.3f}")
+    say(f"  {'claim to release':<42}{inside.wall:>9.3f}{inside.cpu:>9.3f}   {verdict(inside.cpu, BUDGET_CPU)} (CPU)")
     say(f"  {'of it the build itself':<42}{build:>9.3f}")
     say(f"  {'added to the build':<42}{added:>9.3f}{'':>9}   {verdict(added, BUDGET_WALL)}")
-    say(f"  {'ansible-playbook, all of it':<42}{total.wall:>9.3f}{total.cpu:>9.3f}   {verdict(total.cpu, BUDGET_CPU)} (CPU)")
+    say(
+        f"  {'ansible-playbook, all of it':<42}{total.wall:>9.3f}{total.cpu:>9.3f}   {verdict(total.cpu, BUDGET_CPU)} (CPU)"
+    )
     say(f"  {'an empty play, for comparison':<42}{empty.wall:>9.3f}{empty.cpu:>9.3f}")
-    say(f"  {'remote executions':<42}{calls.get('command', 0):>9}{'':>9}   {verdict(calls.get('command', 0), BUDGET_CALLS)}")
+    say(
+        f"  {'remote executions':<42}{calls.get('command', 0):>9}{'':>9}   {verdict(calls.get('command', 0), BUDGET_CALLS)}"
+    )
     say(f"  {'file transfers':<42}{calls.get('transfer', 0):>9}")
     say(f"  {'connections':<42}{calls['connection']:>9}{'':>9}   {verdict(calls['connection'], 1)}")
 
 
 def report_original(costs: list[Cost], runs: list[Dispatch]) -> None:
+    """Print what the original's calls cost."""
     cost, added = median_cost(costs), median(run.added for run in runs)
     say("\nThe original's ssh and scp calls for the same, nothing populated and nothing built")
     say(f"  {f'{CALLS_OF_ORIGINAL} connections':<42}{cost.wall:>9.3f}{cost.cpu:>9.3f}")
@@ -223,6 +234,7 @@ def report_original(costs: list[Cost], runs: list[Dispatch]) -> None:
 
 
 def report_hello(ours: list[Dispatch], theirs: list[float | str]) -> None:
+    """Print both ways to build a real package."""
     say("\nA real package (hello), from the archive, with its build dependencies")
     wall, whole = median(run.inside.wall for run in ours), median(run.total.wall for run in ours)
     check = median(run.phases.get("check", 0.0) for run in ours)
@@ -242,6 +254,7 @@ def report_hello(ours: list[Dispatch], theirs: list[float | str]) -> None:
 
 
 def report_backends(results: dict[str, list[dict[str, list[float]]]]) -> None:
+    """Print what populating and cleaning costs."""
     say("\nPopulate and clean on the machine, by backend (1000 small files written in between)")
     say(f"  {'':<26}{'populate':>18}{'clean':>18}{'removed later':>18}")
     say(f"  {'':<26}" + f"{'wall s':>10}{'CPU s':>8}" * 3)

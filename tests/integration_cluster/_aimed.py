@@ -26,8 +26,12 @@ def aimed_at(farm: Farm, client: Client, **variables: t.Any) -> list[str]:
 
     C(variables) are host variables of this one.
     """
-    hosts = {other.name: {"portbuild_maxjobs": 0} for other in farm.cluster.clients if other is not client}
-    hosts[client.name] = variables
+    hosts: dict[str, dict[str, t.Any]] = {other.name: {"portbuild_maxjobs": 0} for other in farm.cluster.clients}
+    return with_host_variables(farm, {**hosts, client.name: variables})
+
+
+def with_host_variables(farm: Farm, hosts: dict[str, dict[str, t.Any]]) -> list[str]:
+    """Return the arguments of ansible-playbook that give the machines these variables."""
     text = json.dumps({"all": {"children": {"build_machines": {"hosts": hosts}}}})
     # A second inventory, that comes later, so that its host variables win.
     path = farm.root.parent / f"aimed-{hashlib.sha256(text.encode()).hexdigest()[:16]}.yml"
@@ -94,6 +98,13 @@ def in_slots(work: t.Sequence[tuple[Client, t.Callable[[], None]]]) -> None:
         pool.shutdown()
     for future in done:
         future.result()
+
+
+def at_once(count: int, tasks: t.Sequence[t.Callable[[], None]]) -> None:
+    """Do all the tasks, so many at once."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        for future in [pool.submit(task) for task in tasks]:
+            future.result()
 
 
 def start(farm: Farm, *arguments: str, **variables: t.Any) -> Running:

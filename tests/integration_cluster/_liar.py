@@ -19,10 +19,16 @@ import typing as t
 
 REAL = "/usr/bin/python3"
 Reply = dict[str, t.Any]
+Change = t.Callable[[Reply], t.Any]
 
 
-def about_package(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.Any]:
-    """Lie about the entry of the package in a finished build's manifest."""
+def of_build(change: Change) -> Change:
+    """Lie about a build that has ended."""
+    return lambda reply: change(reply) if "needs" in reply and reply["state"] == "ended" else None
+
+
+def of_package(change: Change) -> Change:
+    """Lie about the package in the manifest of a build that has ended."""
 
     def lie(reply: Reply) -> None:
         for entry in reply["status"]["manifest"]:
@@ -32,14 +38,7 @@ def about_package(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.A
     return of_build(lie)
 
 
-def of_build(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.Any]:
-    """Lie about a build that has ended."""
-    return lambda reply: (
-        change(reply) if (reply.get("status") or {}).get("state") == "ended" and "needs" in reply else None
-    )
-
-
-def of_chroot(change: t.Callable[[Reply], t.Any]) -> t.Callable[[Reply], t.Any]:
+def of_chroot(change: Change) -> Change:
     """Lie about a chroot that was claimed."""
     return lambda reply: change(reply) if "backend" in reply and "clock" in reply else None
 
@@ -52,52 +51,41 @@ def replace_by_link(entry: Reply) -> None:
     os.symlink("/etc/shadow", path)
 
 
-def crowd(reply: Reply) -> None:
-    reply["status"]["manifest"] *= 100000
-
-
 def without_package(reply: Reply) -> None:
+    """Say that nothing else was made."""
     reply["status"]["manifest"] = [entry for entry in reply["status"]["manifest"] if entry["kind"] != "package"]
 
 
-def twice(reply: Reply) -> None:
-    reply["status"]["manifest"] += reply["status"]["manifest"]
+def many(reply: Reply) -> None:
+    """Say that there is no end of it: ten megabytes."""
+    reply["status"]["manifest"] *= 10000
 
 
-def wants(needs: t.Any) -> t.Callable[[Reply], t.Any]:
-    return of_build(lambda reply: reply.update(state="waiting", needs=needs))
+def read_token() -> int:
+    """Return the token of somebody else's build, which the test has put beside this file."""
+    with open(os.path.join(os.path.dirname(os.path.abspath(sys.argv[0])), "token"), encoding="ascii") as stream:
+        return int(stream.read())
 
 
-#: What each changes in a reply, or what it says in its place.
-LIES: dict[str, t.Callable[[Reply], t.Any] | str] = {
-    "honest": lambda reply: None,
-    "dots": about_package(lambda entry: entry.update(path="../../../../../../etc/passwd")),
-    "absolute": about_package(lambda entry: entry.update(path="/etc/passwd")),
-    "name": about_package(lambda entry: entry.update(name="../../../escaped_1.0_all.deb")),
-    "suffix": about_package(lambda entry: entry.update(name="escaped.sh")),
-    "kind": about_package(lambda entry: entry.update(kind="cron")),
-    "larger": about_package(lambda entry: entry.update(size=entry["size"] + 1)),
-    "smaller": about_package(lambda entry: entry.update(size=entry["size"] - 1)),
-    "huge": about_package(lambda entry: entry.update(size=1 << 60)),
-    "negative": about_package(lambda entry: entry.update(size=-1)),
-    "checksum": about_package(lambda entry: entry.update(sha256="0" * 64)),
-    "link": about_package(replace_by_link),
-    "missing": about_package(lambda entry: entry.update(path="results/package/nothing.deb")),
-    "twice": of_build(twice),
-    "crowd": of_build(crowd),
+FACTS = {"portbuild_noclean": True, "portbuild_keep_workdir": "always", "portbuild_scratchdir": "/srv/escaped"}
+
+#: What each changes in a reply, or says in its place.
+LIES: dict[str, Change | str] = {
+    "dots": of_package(lambda entry: entry.update(path="../../../../../../etc/passwd")),
+    "absolute": of_package(lambda entry: entry.update(path="/etc/passwd")),
+    "name": of_package(lambda entry: entry.update(name="../../../escaped_1.0_all.deb")),
+    "link": of_package(replace_by_link),
+    "missing": of_package(lambda entry: entry.update(path="results/package/nothing.deb")),
+    "larger": of_package(lambda entry: entry.update(size=entry["size"] + 1)),
+    "smaller": of_package(lambda entry: entry.update(size=entry["size"] - 1)),
+    "checksum": of_package(lambda entry: entry.update(sha256="0" * 64)),
+    "many": of_build(many),
     "unmade": of_build(without_package),
-    "listless": of_build(lambda reply: reply["status"].pop("manifest")),
     "word": of_build(lambda reply: reply.update(status="ended")),
-    "stateless": of_build(lambda reply: reply.pop("state")),
-    "needs": wants([{"name": "shadow", "sha256": "0" * 64}]),
-    "wishes": wants("everything"),
+    "needs": of_build(lambda reply: reply.update(state="waiting", needs=[{"name": "shadow", "sha256": "0" * 64}])),
     "base": of_chroot(lambda reply: reply.pop("base")),
-    "memory": of_chroot(lambda reply: reply.update(memory="lots")),
-    "token": of_chroot(lambda reply: reply.update(build_token=1)),
-    "facts": lambda reply: reply.update(
-        ansible_facts={"portbuild_noclean": True, "portbuild_root": "/srv/escaped", "portbuild_keep_workdir": "always"}
-    ),
-    "silence": "",
+    "token": of_chroot(lambda reply: reply.update(build_token=read_token())),
+    "facts": lambda reply: reply.update(ansible_facts=FACTS),
     "prose": "Everything went well.\n",
     "half": '{"changed": true, "state": "ended", "status": {"state": "ended", "manifest": [',
 }

@@ -444,4 +444,7 @@ def repair(case: Case) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     if lost or case.farm.leases():
+        for client in case.farm.cluster.clients:
+            builds = [process.pid for process in client.processes() if "portbuild-supervisor" in " ".join(process.argv)]
+            client.run(["kill", "-KILL", *map(str, builds)], check=False)
         case.farm.play("cleanup")

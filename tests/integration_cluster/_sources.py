@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import shutil
+import subprocess
+import time
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client, Cluster
@@ -81,6 +84,18 @@ def wait_for_gates(
         return found if len(found) >= count else None
 
     return t.cast("dict[str, Gate]", wait_for(enough, f"{count} builds at their gates", timeout, 0.2))
+
+
+def let_all_end(cluster: Cluster, dispatches: t.Iterable[Running], timeout: float = 120.0) -> None:
+    """Open gates until all the dispatches have ended; kill what does not. For the end of tests that failed."""
+    end = time.monotonic() + timeout
+    for dispatch in dispatches:
+        while dispatch.process.poll() is None and time.monotonic() < end:
+            open_gates(cluster)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                dispatch.process.wait(0.5)
+        if dispatch.process.poll() is None:
+            dispatch.kill()
 
 
 def open_gates(cluster: Cluster, packages: t.Collection[str] | None = None) -> None:

@@ -103,7 +103,11 @@ class OrdinaryFarm(Farm):
         self.uid = account.pw_uid
 
     def environment(self) -> dict[str, str]:
-        own = {"HOME": str(self.home), "ANSIBLE_HOME": f"{self.home}/.ansible", "ANSIBLE_LOCAL_TEMP": f"{self.home}/tmp"}
+        own = {
+            "HOME": str(self.home),
+            "ANSIBLE_HOME": f"{self.home}/.ansible",
+            "ANSIBLE_LOCAL_TEMP": f"{self.home}/tmp",
+        }
         return {**super().environment(), **own}
 
     def _start(self, argv: list[str]) -> Running:

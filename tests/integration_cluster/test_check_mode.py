@@ -21,7 +21,9 @@ CLIENTS = ["client1", "client2", "client3"]
 
 def changed(ended: Ended) -> dict[str, int]:
     """Return how many changes the recap counts, by host."""
-    return {host: int(count) for host, count in re.findall(r"^(\S+)\s*: ok=.* changed=(\d+) ", ended.output, re.M)}
+    return {
+        host: int(count) for host, count in re.findall(r"^(\S+)\s*: ok=.* changed=(\d+) ", ended.output, re.MULTILINE)
+    }
 
 
 @pytest.fixture
@@ -40,7 +42,9 @@ def unchanged(idle: Farm) -> t.Iterator[Farm]:
 def strangers(farm: Farm, controller_root: pathlib.Path) -> t.Iterator[Farm]:
     """A new controller, and a scratch directory that no client has: the machines were never set up."""
     farm = Farm(
-        farm.cluster, controller_root / "strangers" / "root", variables={"portbuild_scratchdir": "/srv/strangers/portbuild"}
+        farm.cluster,
+        controller_root / "strangers" / "root",
+        variables={"portbuild_scratchdir": "/srv/strangers/portbuild"},
     )
     before = look(farm)
     yield farm
@@ -68,8 +72,8 @@ def test_check_mode_on_machines_that_are_set_up(unchanged: Farm) -> None:
 def test_check_and_diff_mode_show_what_setup_would_write(unchanged: Farm) -> None:
     ended = unchanged.play("setup", "--check", "--diff", "--limit", "client2", maxjobs=1).ok()
     assert changed(ended)["client2"] > 0
-    assert re.search(r"^-maxjobs=2$", ended.output, re.M)
-    assert re.search(r"^\+maxjobs=1$", ended.output, re.M)
+    assert re.search(r"^-maxjobs=2$", ended.output, re.MULTILINE)
+    assert re.search(r"^\+maxjobs=1$", ended.output, re.MULTILINE)
     without = unchanged.play("setup", "--check", "--limit", "client2", maxjobs=1).ok()
     assert "+maxjobs=1" not in without.output
 
@@ -77,7 +81,9 @@ def test_check_and_diff_mode_show_what_setup_would_write(unchanged: Farm) -> Non
 def test_check_mode_on_machines_that_were_never_set_up(strangers: Farm) -> None:
     ended = strangers.play("bindist", "--check").ok()
     assert "client1 would make the bindist of bookworm" in ended.output
-    strangers.play("setup", "--check").fails("Branch bookworm of debian-amd64 has no bindist", "portbuild.cluster.bindist")
+    strangers.play("setup", "--check").fails(
+        "Branch bookworm of debian-amd64 has no bindist", "portbuild.cluster.bindist"
+    )
     strangers.dispatch("pb-hello", "--check").fails("None of the candidate machines is in the queue", "setup playbook")
     strangers.play("cleanup", "--check").fails("does not exist", "setup playbook")
 

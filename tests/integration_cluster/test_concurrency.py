@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, Running, wait_for
 from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
     closed_gates,
+    let_all_end,
     make_source,
     open_gates,
     wait_for_gates,
@@ -83,7 +84,7 @@ def rush(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> Rush:
         open_gates(farm.cluster)
         ended = {package: process.end() for package, process in running.items()}
     finally:
-        give_up(farm, running)
+        let_all_end(farm.cluster, running.values())
         queue.stop()
         for watch in clients.values():
             watch.stop()
@@ -115,17 +116,6 @@ def let_all_but_some_end(farm: Farm, running: dict[str, Running]) -> Page:
     wait_for(lambda: package not in alive(), f"{package} to end")
     with Held(farm):
         return read_page(farm)
-
-
-def give_up(farm: Farm, running: dict[str, Running]) -> None:
-    """End what still runs, which is nothing unless something went wrong."""
-    for process in running.values():
-        while process.process.poll() is None:
-            open_gates(farm.cluster)
-            try:
-                process.process.wait(1)
-            except Exception:
-                continue
 
 
 def test_shell_that_holds_the_lock_is_waited_for(rush: Rush) -> None:

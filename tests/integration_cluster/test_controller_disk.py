@@ -19,6 +19,7 @@ import pytest
 from ansible_collections.portbuild.cluster.tests.cluster._cluster import as_root
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running, wait_for
 from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
+    let_all_end,
     make_source,
     open_gates,
     wait_for_gates,
@@ -95,7 +96,11 @@ def dispatch_at_the_gate(farm: Farm, package: str, sources: pathlib.Path, size: 
     """Start to build a package as large as that, and return when it waits at its gate."""
     make_source(sources, package, template="pb-big", gate=True, size=f"{size // MEBI}\n")
     running = farm.start("dispatch", package=package, sourcedir=str(sources))
-    wait_for_gates(farm.cluster, 1, [running])
+    try:
+        wait_for_gates(farm.cluster, 1, [running])
+    except BaseException:
+        let_all_end(farm.cluster, [running])
+        raise
     return running
 
 

@@ -41,7 +41,10 @@ def test_the_demonstration() -> None:
 
     for package in BUILT:
         assert f"dispatch {package} ..." in output
-        assert any(line.startswith(f"installed: {package} ") for line in output.replace("  installed", "installed").splitlines())
+        assert any(
+            line.startswith(f"installed: {package} ")
+            for line in output.replace("  installed", "installed").splitlines()
+        )
     assert "pb-fails" in output
     assert "failed in build, as it should" in output
     assert "Everything came out as it should" in output

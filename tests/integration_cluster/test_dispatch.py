@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import pathlib
 
+import pytest
+
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm
 
 
+@pytest.mark.core_matrix
 def test_a_local_source_is_built_and_comes_home(idle: Farm) -> None:
     ended = idle.dispatch("pb-hello").ok()
     assert "pb-hello 1.0 was built on client1" in ended.output
@@ -23,8 +26,9 @@ def test_a_local_source_is_built_and_comes_home(idle: Farm) -> None:
     assert not idle.failed("pb-hello")
 
 
+@pytest.mark.core_matrix
 def test_a_failure_is_recorded_with_its_log(idle: Farm) -> None:
-    idle.dispatch("pb-fails").fails("pb-fails failed on client1", "in build")
+    idle.dispatch("pb-fails").fails("pb-fails 1.0 failed on client1", "failed in build")
     assert idle.failed("pb-fails")
     assert [build["reason"] for build in idle.builds("pb-fails")] == ["failed"]
 

@@ -90,7 +90,9 @@ def directory_farm(farm: Farm, controller_root: pathlib.Path) -> DirectoryFarm:
     ended = new.play("setup").ok()
     # The same accounts, backends and directories as in the inventory of the test bed: there is nothing to do.
     told = section(ended, "Prepare the machine")
-    assert sorted(re.findall(r"^(\w+): \[(\w+)\]", told, re.M)) == [("ok", client.name) for client in farm.cluster.clients]
+    assert sorted(re.findall(r"^(\w+): \[(\w+)\]", told, re.MULTILINE)) == [
+        ("ok", client.name) for client in farm.cluster.clients
+    ]
     return new
 
 
@@ -126,8 +128,12 @@ def login(log: str) -> set[str]:
 def test_machines_answer_ad_hoc(directory_farm: DirectoryFarm) -> None:
     directory_farm.prefer("client3", "client1", "client2")
     ended = directory_farm.adhoc("build_machines", "-m", "portbuild.cluster.machine_info", "-f", "1").ok()
-    assert re.findall(r"^(\w+) \| SUCCESS", ended.output, re.M) == ["client3", "client1", "client2"]
-    for client, backend, maxjobs in (("client1", "overlay|directory", 1), ("client2", "tmpfs", 2), ("client3", "directory", 3)):
+    assert re.findall(r"^(\w+) \| SUCCESS", ended.output, re.MULTILINE) == ["client3", "client1", "client2"]
+    for client, backend, maxjobs in (
+        ("client1", "overlay|directory", 1),
+        ("client2", "tmpfs", 2),
+        ("client3", "directory", 3),
+    ):
         told = facts(ended, client)
         assert told["fit"] is True
         assert told["unfit"] == []

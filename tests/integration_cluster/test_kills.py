@@ -369,10 +369,12 @@ def test_supervisor_and_dispatch_are_killed(case: Case) -> None:
     with building(case) as running:
         running.kill()
         kill_supervisor(case)
+    # The module that the dispatch had waiting is still there, and sees it.
+    case.wait_until_ended(case.farm.cluster["client1"])
     again = case.start()
-    case.let_go(case.farm.cluster["client1"])
-    again.end().ok()
-    case.assert_built_once(supervisors=2)
+    case.let_go(case.farm.cluster["client2"])
+    assert f"{case.package} 1.0 was built on client2" in again.end().ok().output
+    assert attempts(case) == [("client1", "killed", True), ("client2", "success", False)]
     case.assert_nothing_lost()
 
 

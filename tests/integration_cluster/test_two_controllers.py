@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.portbuild.cluster.tests.cluster._cluster import as_root
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, Running, wait_for
 from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
+    let_all_end,
     make_source,
     open_gates,
     wait_for_gates,
@@ -64,14 +65,12 @@ def watched(farm: Farm, foreign: t.Callable[[str], int]) -> t.Iterator[tuple[dic
 
 
 @contextlib.contextmanager
-def ending(running: list[Running]) -> t.Iterator[None]:
-    """End what still runs after the block, which is nothing unless it failed."""
+def ending(farm: Farm, running: list[Running]) -> t.Iterator[None]:
+    """See to it that all have ended after this block, also when it failed."""
     try:
         yield
     finally:
-        for process in running:
-            if process.process.poll() is None:
-                process.kill()
+        let_all_end(farm.cluster, running)
 
 
 # -- two dispatches of one package -----------------------------------------------------------------------------------
@@ -98,7 +97,7 @@ def test_second_dispatch_says_who_has_the_package(idle: Farm, other: OtherContai
     make_source(tmp_path, "contested", gate=True)
     arguments: dict[str, t.Any] = {"package": "contested", "sourcedir": str(tmp_path), "check": "off"}
     running = [idle.start("dispatch", **arguments)]
-    with ending(running):
+    with ending(idle, running):
         wait_for_gates(idle.cluster, 1, running)
         before = state_of(idle, "contested")
         running += [controller.start("dispatch", **arguments) for controller in (idle, other)]
@@ -178,7 +177,7 @@ def test_two_controllers_and_old_scripts_share_a_queue(
         def foreign(machine: str) -> int:
             return scripts.jobs(machine) + int(machine == "client3")
 
-        with watched(idle, foreign) as (clients, queue), ending(running):
+        with watched(idle, foreign) as (clients, queue), ending(idle, running):
             wait_for(scripts.lines, "the scripts to begin")
             with Held(idle) as lock:
                 for controller, names in packages.items():

@@ -168,8 +168,8 @@ class RepositoryIndex:
         if not self._cache or not fresh:
             return
         with contextlib.suppress(sqlite3.Error, OSError), contextlib.closing(self._open()) as connection:
-            with connection:
-                connection.executemany("INSERT OR REPLACE INTO description VALUES (?, ?)", list(fresh.items()))
+            connection.executemany("INSERT OR REPLACE INTO description VALUES (?, ?)", list(fresh.items()))
+            connection.commit()
 
 
 def release(packages: str, name: str) -> str:
