@@ -62,8 +62,11 @@ class ActionModule(StepAction):
             on_wait=_WaitMessages(job),
         )
         queue_id = queue.id()
+        # What a dispatch left that came to its own end is not what is wanted now, be it recorded or not.
         recorded = (
-            lease.build_token is not None and context.store.built(Identity(queue_id, lease.build_token)) is not None
+            lease.held in (None, "orphan")
+            and lease.build_token is not None
+            and context.store.built(Identity(queue_id, lease.build_token)) is not None
         )
         return {
             "changed": True,

@@ -53,6 +53,10 @@ class ActionModule(StepAction):
             machine=machine,
             limit=TIME_LIMIT,
         )
+        removed = [str(entry.get("path")) for entry in reply["removed"]]
+        for lease in [] if self.check_mode else owned:
+            if lease.state == KEPT and any(f"/kept/{lease.job}/" in path for path in removed):
+                queue.drop_held(lease.job, lease.token)
         return {**reply, "changed": bool(reply["changed"] or any(entry["changed"] for entry in done)), "leases": done}
 
     def _resolve(self, context: t.Any, abandoned: Abandoned, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:

@@ -159,6 +159,10 @@ class Chroot:
         """Return whether the build came to its end and said how."""
         return not self.running and self.marker.state != CLAIMED and self.status.get("state") == "ended"
 
+    def is_done(self, recorded: int) -> bool:
+        """Return whether what was built in it has been recorded, or superseded by a build that was, of this token."""
+        return self.marker.build_token is not None and self.marker.build_token <= recorded
+
     @property
     def holds_slot(self) -> bool:
         """Return whether the chroot counts against the machine's maxjobs."""
@@ -320,20 +324,25 @@ class ChrootStore:
         base: str,
         client_user: str,
         orphans: t.Collection[Job] | None = None,
+        recorded: int = 0,
     ) -> Chroot:
         """Return the job's chroot, ready to build in, marked with this token.
 
         A build of the job that runs is attached to, results of one that ended are kept: C(status) and C(running)
-        tell. What is left of an attempt that came to nothing is thrown away. C(orphans) are the jobs of the same
-        queue that hold no slot any more: they count only while they run. Without that knowledge, a chroot in which
-        nothing runs counts for as long as it is young.
+        tell. What is left of an attempt that came to nothing is thrown away, and so is a build up to the token
+        C(recorded): nobody wants its results any more. C(orphans) are the jobs of the same queue that hold no slot
+        any more: they count only while they run. Without that knowledge, a chroot in which nothing runs counts for as
+        long as it is young.
 
         Raises BaseMissing, MachineFull, StaleToken, ForeignChroot, ChrootBusy or BadMarker.
         """
         base_directory = find_base(self.scratch, base)
+        before = self._admissible(job, queue, token)
+        if before is not None and before.running and before.is_done(recorded):
+            self.end(job, queue=queue, token=token)
         with self._exclusively():
             self._sweep()
-            found = self._usable(job, queue, token, backend, base)
+            found = self._usable(job, queue, token, backend, base, recorded)
             if found is None or not found.running:
                 self._check_room(job, queue, maxjobs, orphans)
             if found is None:
@@ -365,13 +374,14 @@ class ChrootStore:
         backend: str,
         base: str,
         orphans: t.Collection[Job] | None = None,
+        recorded: int = 0,
     ) -> Chroot | None:
         """Return what claim() would find, None if it would make a new chroot; raises as it would. Changes nothing."""
         find_base(self.scratch, base)
         found = self._admissible(job, queue, token)
         if found is None or not found.running:
             self._check_room(job, queue, maxjobs, orphans)
-        return found if found is not None and self._is_usable(found, backend, base) else None
+        return found if found is not None and self._is_usable(found, backend, base, recorded) else None
 
     def _admissible(self, job: Job, queue: str, token: int) -> Chroot | None:
         """Return the job's chroot unless it is another's; None also for one that died before it was marked."""
@@ -386,17 +396,20 @@ class ChrootStore:
             self._admit(found, queue, token)
         return found
 
-    def _usable(self, job: Job, queue: str, token: int, backend: str, base: str) -> Chroot | None:
+    def _usable(
+        self, job: Job, queue: str, token: int, backend: str, base: str, recorded: int
+    ) -> Chroot | None:
         """Return the job's chroot if it can be gone on with; throw away what cannot."""
         found = self._admissible(job, queue, token)
-        if found is not None and self._is_usable(found, backend, base):
+        if found is not None and self._is_usable(found, backend, base, recorded):
             return found
         if os.path.lexists(self.path(job)):
-            with self._holding(self.path(job)):
-                throw_away(self.scratch, relative_chroot(job))
+            self._throw_away(self.path(job))
         return None
 
-    def _is_usable(self, found: Chroot, backend: str, base: str) -> bool:
+    def _is_usable(self, found: Chroot, backend: str, base: str, recorded: int) -> bool:
+        if found.is_done(recorded):
+            return False
         if found.running or found.ended:
             return True
         marker = found.marker

@@ -12,7 +12,8 @@ version_added: 1.0.0
 description:
   - Makes the directory of the job on the build machine, in one step, marks it with the job and the token of its lease, and prepares it to be built in.
   - Asked again for the same job it returns the same chroot, marked with the newer token. A build that runs in it is left alone;
-    results of a build that ended are kept, so that they can be collected; what is left of an attempt that came to nothing is thrown away.
+    results of a build that ended are kept, so that they can be collected; what is left of an attempt that came to nothing is thrown away,
+    and so is what was recorded before.
   - A token older than that of the marker is refused, and so is the chroot of another controller's queue.
   - Counts the chroots of all architectures on the machine, and refuses to make more than O(maxjobs).
   - When used as a step of a dispatch, O(lease) is all that is to be given; the other options come from the C(portbuild_) variables.
@@ -73,6 +74,12 @@ options:
         description: The name of the package.
         type: str
         required: true
+  recorded:
+    description:
+      - The newest build of the job that has been recorded. Nobody wants the results of that and earlier ones any more,
+        so what is left of them is thrown away, even if it runs.
+    type: int
+    default: 0
 seealso:
   - module: portbuild.cluster.claim_machine
   - module: portbuild.cluster.clean_chroot
@@ -179,6 +186,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "client_user": {"type": "str", "default": "root"},
     "min_free": {"type": "int", "default": 0},
     "orphans": {"type": "list", "elements": "dict", "options": {"arch": _NAME, "branch": _NAME, "package": _NAME}},
+    "recorded": {"type": "int", "default": 0},
 }
 
 _TOLD_OF_STATUS = ("state", "phase", "step", "reason", "infrastructure", "detail", "exit", "signal", "seconds", "token")
@@ -221,7 +229,7 @@ def main() -> None:
         orphans = None if params["orphans"] is None else [Job.checked(**orphan) for orphan in params["orphans"]]
         wanted: dict[str, t.Any] = {
             **{name: lease[name] for name in ("queue", "token")},
-            **{name: params[name] for name in ("maxjobs", "base")},
+            **{name: params[name] for name in ("maxjobs", "base", "recorded")},
             "backend": backend,
             "orphans": orphans,
         }

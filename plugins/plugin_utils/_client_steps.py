@@ -44,6 +44,7 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
                 "client_user": settings.client_user,
                 "min_free": settings.machine_min_free,
                 "orphans": [dict(other.job._asdict()) for other in queue.held() if other.machine == machine],
+                "recorded": context.store.newest(lease["package"], lease["queue"]),
             },
             task_vars,
             machine=machine,
@@ -58,6 +59,8 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
         known = context.store.built(Identity(queue.id(), build_token))
         if not 0 < build_token <= held.token or (known is not None and known.build.package != held.job.package):
             raise BadReply("claim_chroot", machine, f"The chroot's build {build_token} is not one of {held.job}.")
+    if held is not None and build_token != held.build_token:
+        # Also None: the build that the lease remembers is lost, and the next one has an identity of its own.
         queue.update(held, build_token=build_token)
     clock = reply.get("clock")
     return {**reply, "clock_offset": time.time() - clock if isinstance(clock, (int, float)) else 0.0}

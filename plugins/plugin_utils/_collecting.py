@@ -20,7 +20,7 @@ from ._queue import Candidate, CLAIMED, Lease
 from ._step import display, StepAction
 from ._verdict import record_build
 
-Action = t.Literal["leave", "drop", "collect", "clean"]
+Action = t.Literal["leave", "drop", "collect", "clean", "discard"]
 KEPT = "kept"
 
 
@@ -41,29 +41,41 @@ def find_abandoned(
     queue, branch = context.queue, context.settings.branch
     facts = step.remote("machine_info", {"scratchdir": context.settings.scratchdir}, task_vars, machine=machine)
     queue_id = queue.id()
-    chroots = {
-        Job.checked(entry["arch"], entry["branch"], entry["package"]): entry
+    ours = [
+        (Job.checked(*(entry.get(name) for name in Job._fields)), entry)
         for entry in (*facts["jobs"], *facts["chroots"])
-        if entry.get("queue") == queue_id and entry.get("state") != KEPT
-    }
+        if entry.get("queue") == queue_id
+    ]
+    chroots = {job: entry for job, entry in ours if entry.get("state") != KEPT}
+    kept = {job for job, entry in ours if entry.get("state") == KEPT}
     leases = {lease.job: lease for lease in (*queue.held(), *queue.leases()) if lease.machine == machine}
     found = []
     for job in sorted({*chroots, *leases}):
         lease = leases.get(job)
         if job.branch != branch or (lease is not None and lease.state == CLAIMED and queue.judge(lease) == "alive"):
             continue  # another branch's results have another place to go to
-        action, why = decide(lease, chroots.get(job))
+        newest = context.store.newest(job.package, queue_id)
+        action, why = decide(lease, chroots.get(job), newest, kept=job in kept)
         found.append(Abandoned(job, machine, lease, action, why))
     return found
 
 
-def decide(lease: Lease | None, chroot: c.Mapping[str, t.Any] | None) -> tuple[Action, str]:
-    """Return what is to be done about a job nobody works on, and why. Pure."""
+def decide(
+    lease: Lease | None, chroot: c.Mapping[str, t.Any] | None, recorded: int = 0, *, kept: bool = True
+) -> tuple[Action, str]:
+    """Return what is to be done about a job nobody works on, and why. Pure.
+
+    C(recorded) is the newest of the package's builds that has been recorded: of earlier ones nothing is wanted. What
+    was C(kept) for debugging may have had its time.
+    """
     owner = "has no lease" if lease is None else f"is {lease.state}" if lease.state != CLAIMED else "has a dead owner"
-    if lease is not None and lease.state == KEPT:
+    if lease is not None and lease.state == KEPT and kept:
         return "leave", "It was left for debugging."
     if chroot is None:
         return "drop", f"The job {owner}, and nothing of it is on the machine."
+    build_token = chroot.get("build_token")
+    if isinstance(build_token, int) and build_token <= recorded:
+        return "discard", f"The job {owner}, and its build, or a later one, has been recorded."
     if chroot.get("running"):
         return "leave", f"The job {owner}, but its build runs; the next dispatch of it attaches."
     if chroot.get("ended"):
@@ -82,7 +94,7 @@ def resolve_abandoned(
     candidates = [Candidate(abandoned.machine, context.settings.maxjobs)]
     lease = queue.claim(job, candidates, step.owner, wait=0)
     facts = lease_facts(lease, queue.id())
-    recorded = False
+    recorded = abandoned.action == "discard"
     try:
         if abandoned.action == "collect":
             _collect(step, context, lease, facts, task_vars)

@@ -134,6 +134,9 @@ def _host_name() -> str:
 # -- what happened -----------------------------------------------------------------------------------------------------
 
 
+PRIVILEGES = ("setuid", "setgid", "world_writable")  # listed for whoever reads it, and no errors
+
+
 def events_of(build: BuildRecord, recorded: Recorded, *, leftovers: c.Sequence[t.Any] = ()) -> list[Event]:
     """Return what there is to tell about a build that was recorded."""
     if not build.counted:
@@ -141,7 +144,7 @@ def events_of(build: BuildRecord, recorded: Recorded, *, leftovers: c.Sequence[t
     if build.outcome == "failed":
         return [] if build.broken else ["failure"]
     events: list[Event] = []
-    if leftovers:
+    if any(isinstance(leftover, dict) and leftover.get("kind") not in PRIVILEGES for leftover in leftovers):
         events.append("plist")
     if recorded.broken_built:
         events.append("broken_built")

@@ -22,7 +22,7 @@ _NUMBER = (int, float)
 EXPECTED: dict[str, dict[str, Kind]] = {
     "build_package": {"state": str, "status": dict, "needs": [dict], "incoming": str, "problems": [str]},
     "claim_chroot": {"backend": str, "base": str},
-    "cleanup": {"changed": bool},
+    "cleanup": {"changed": bool, "removed": [dict]},
     "fetch_results": {"status": dict},
     "machine_info": {"clock": dict, "unfit": [str], "jobs": [dict], "chroots": [dict]},
     "prepare_machine": {"changed": bool, "needs_base": bool},

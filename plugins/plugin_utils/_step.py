@@ -264,7 +264,8 @@ class StepAction(ActionBase):
         variables = task_vars["hostvars"].get(machine) or {}
         refuse_unknown(variables)
         own = {name: variables[name] for name in ("portbuild_maxjobs",) if name in variables}
-        return resolve({}, context.config, machine=machine, machine_variables={**context.variables, **own}).maxjobs
+        own = {**context.variables, **own}
+        return resolve(context.variables, context.config, machine=machine, machine_variables=own).maxjobs
 
     @property
     def check_mode(self) -> bool:

@@ -204,6 +204,10 @@ class Store(abc.ABC):
         """Return the build of this identity, if it has been recorded."""
 
     @abc.abstractmethod
+    def newest(self, package: str, queue: str) -> int:
+        """Return the newest token of a recorded build of the package from this queue, 0 if there is none."""
+
+    @abc.abstractmethod
     def last(self, package: str, *, counted: bool = False) -> Built | None:
         """Return the package's last build; with C(counted), the last that was no infrastructure failure."""
 
@@ -367,6 +371,10 @@ class SqliteStore(Store):
 
     def built(self, identity: Identity) -> Built | None:
         return self._one("SELECT * FROM builds WHERE queue = ? AND token = ?", identity)
+
+    def newest(self, package: str, queue: str) -> int:
+        with self._reading() as database:
+            return _newest(database, package, queue)
 
     def last(self, package: str, *, counted: bool = False) -> Built | None:
         only = "AND NOT infrastructure" if counted else ""
@@ -603,11 +611,15 @@ def _replayed(build: BuildRecord, earlier: Built) -> Recorded:
     return earlier.result
 
 
+def _newest(database: sqlite3.Connection, package: str, queue: str) -> int:
+    values = (package, queue)
+    (token,) = database.execute("SELECT max(token) FROM builds WHERE package = ? AND queue = ?", values).fetchone()
+    return 0 if token is None else int(token)
+
+
 def _refuse_stale(database: sqlite3.Connection, build: BuildRecord) -> None:
-    (latest,) = database.execute(
-        "SELECT max(token) FROM builds WHERE package = ? AND queue = ?", (build.package, build.queue)
-    ).fetchone()
-    if latest is not None and latest > build.token:
+    latest = _newest(database, build.package, build.queue)
+    if latest > build.token:
         raise StaleBuild(
             f"Build {build.token} of {build.package} comes too late: build {latest} has been recorded.",
             details={"token": build.token, "latest": latest},

@@ -27,6 +27,7 @@ import threading
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client
+from ansible_collections.portbuild.cluster.tests.cluster._cluster import as_root
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, Running, SOURCES, wait_for
 
 AGENT = pathlib.Path(__file__).with_name("_agent.py")
@@ -45,6 +46,7 @@ class Agent:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self._lines: queue.Queue[str] = queue.Queue()
         self.heard: list[str] = []
@@ -83,6 +85,8 @@ class Agent:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+        # When a client freezes, nsenter stops with its child, and nobody but us wakes it.
+        subprocess.run(as_root(["kill", "-CONT", "--", f"-{self._process.pid}"]), capture_output=True, check=False)
         self._process.wait(30)
         self._thread.join(30)
         if self._process.stdout is not None:
@@ -170,6 +174,11 @@ def go_on(pids: t.Iterable[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
+
+
+def said(output: str, text: str) -> bool:
+    """Say whether the text was printed, be it on several lines."""
+    return "".join(text.split()) in "".join(output.split())
 
 
 # -- mail --------------------------------------------------------------------------------------------------------------
@@ -332,7 +341,7 @@ class Case:
 
         def printed() -> bool:
             assert running.process.poll() is None, f"the dispatch ended before {text!r}:\n{running.output()}"
-            return text in running.output()
+            return said(running.output(), text)
 
         wait_for(printed, f"{text!r} of {self.package}", timeout, interval=0.005)
 

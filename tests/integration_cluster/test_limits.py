@@ -83,7 +83,7 @@ def test_a_limit_ends_the_build_for_its_own_reason(
     limit = LIMITS[name]
     package = package_of(limit, client)
     ended, left = results[package]
-    ended.fails(f"{package} failed on {client}", f"{limit.reason} in build", limit.said)
+    ended.fails(f"{package} 1.0 failed on {client}", f"{limit.reason} in build", limit.said)
     assert left == []
     (build,) = farm.builds(package)
     assert (build["outcome"], build["reason"], build["phase"]) == ("failed", limit.reason, "build")

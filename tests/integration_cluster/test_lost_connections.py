@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import shutil
+import subprocess
 import typing as t
 
 import pytest
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, Running
-from ansible_collections.portbuild.cluster.tests.integration_cluster._moments import Case, case_of, WAIT_TO_BE_TOLD
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running
+from ansible_collections.portbuild.cluster.tests.integration_cluster._moments import Case, case_of, said, WAIT_TO_BE_TOLD
 
 #: Nobody comes back: how long that is waited for, and how often it is looked.
 IMPATIENT = {"reconnect_timeout": 5, "poll_interval": 2}
@@ -36,22 +38,19 @@ def client(case: Case) -> Client:
 
 
 @pytest.fixture
-def quick_ssh(case: Case, tmp_path: pathlib.Path) -> t.Iterator[list[str]]:
-    """Return arguments with which ssh itself finds out in seconds that a machine is frozen.
-
-    The first connection decides for all that share it, so these have connections of their own.
-    """
-    sockets = case.farm.cluster.control_path_dir / "q"
+def own_ssh(case: Case) -> t.Iterator[list[str]]:
+    """Return arguments that give a dispatch ssh connections of its own: the first one decides for all that share it."""
+    sockets = case.farm.cluster.control_path_dir / "own"
     sockets.mkdir(mode=0o700)
-    options = "-o ServerAliveInterval=1 -o ServerAliveCountMax=3"
-    yield ["-e", f"ansible_control_path_dir={sockets}", "-e", f"ansible_ssh_extra_args='{options}'", "-e", "ansible_timeout=3"]
+    yield ["-e", f"ansible_control_path_dir={sockets}", "-e", "ansible_timeout=3"]
     for socket in sockets.iterdir():
-        socket.unlink()
-    sockets.rmdir()
+        subprocess.run(["ssh", "-F", "/dev/null", "-O", "exit", "-o", f"ControlPath={socket}", "x"], capture_output=True)
+    shutil.rmtree(sockets)
 
 
-def flat(ended: Ended) -> str:
-    return " ".join(ended.output.split())
+def alive(interval: int, count: int) -> list[str]:
+    """Return the arguments that make ssh ask a silent machine whether it is alive."""
+    return ["-e", f"ansible_ssh_extra_args='-o ServerAliveInterval={interval} -o ServerAliveCountMax={count}'"]
 
 
 def attempts(case: Case) -> list[tuple[str, str, bool]]:
@@ -77,7 +76,7 @@ def test_ssh_is_cut_during_the_build(case: Case, client: Client) -> None:
     client.start_sshd()
     case.let_go(client)
     ended = running.end().ok()
-    assert f"{case.package} 1.0 was built on client1" in ended.output
+    assert said(ended.output, f"{case.package} 1.0 was built on client1")
     assert "rescued=0" in ended.output
     assert case.supervisors() == [f"client1: {before['pid']} {before['pid_start']} {before['token']}"]
     case.assert_built_once()
@@ -115,8 +114,8 @@ def test_there_is_no_ssh_from_the_start(case: Case, client: Client) -> None:
     case.source()
     client.kill_sshd()
     ended = case.dispatch(**IMPATIENT).ok()
-    assert UNREACHABLE in flat(ended)
-    assert f"{case.package} 1.0 was built on client2" in ended.output
+    assert said(ended.output, UNREACHABLE)
+    assert said(ended.output, f"{case.package} 1.0 was built on client2")
     case.assert_built_once()
     client.start_sshd()
     settle_what_was_lost(case)
@@ -145,10 +144,10 @@ def lose_the_machine(case: Case, client: Client) -> Running:
 
 def test_the_machine_is_gone_for_good(case: Case, client: Client) -> None:
     ended = lose_the_machine(case, client).end().ok()
-    assert UNREACHABLE in flat(ended)
-    assert f"{case.package} was not built on client1" in flat(ended)
-    assert "left as lost" in flat(ended)
-    assert f"{case.package} 1.0 was built on client2" in ended.output
+    assert said(ended.output, UNREACHABLE)
+    assert said(ended.output, f"{case.package} was not built on client1")
+    assert said(ended.output, "left as lost")
+    assert said(ended.output, f"{case.package} 1.0 was built on client2")
     assert attempts(case) == [("client2", "success", False)]
     assert not case.farm.failed(case.package)
     client.boot()
@@ -164,7 +163,7 @@ def test_the_next_dispatch_copes_with_what_a_lost_machine_has(case: Case, client
     again = case.start()
     case.let_go(client)
     ended = again.end().ok()
-    assert f"{case.package} 1.0 was built on client1" in ended.output
+    assert said(ended.output, f"{case.package} 1.0 was built on client1")
     assert attempts(case) == [("client2", "success", False), ("client1", "success", False)]
     case.assert_nothing_lost()
 
@@ -179,7 +178,7 @@ def test_the_machine_restarts_during_the_build(case: Case, client: Client) -> No
     case.count_on(client)
     case.let_go(case.farm.cluster["client2"])
     ended = running.end().ok()
-    assert f"{case.package} 1.0 was built on client2" in ended.output
+    assert said(ended.output, f"{case.package} 1.0 was built on client2")
     assert attempts(case) == [("client1", "lost", True), ("client2", "success", False)]
     case.assert_nothing_lost()
 
@@ -194,7 +193,7 @@ def test_the_machine_restarts_while_results_come_home(case: Case, client: Client
     client.boot()
     case.count_on(client)
     ended = running.end().ok()
-    assert f"{case.package} 1.0 was built on client1" in ended.output
+    assert said(ended.output, f"{case.package} 1.0 was built on client1")
     case.assert_built_once()
     case.assert_nothing_lost()
 
@@ -211,48 +210,41 @@ def frozen(client: Client) -> t.Iterator[None]:
         client.thaw()
 
 
-def test_the_machine_freezes_for_a_while(case: Case, client: Client, quick_ssh: list[str]) -> None:
+def test_the_machine_freezes_for_a_while(case: Case, client: Client, own_ssh: list[str]) -> None:
     case.waiting_source()
-    running = case.start(*quick_ssh, **PATIENT)
+    running = case.start(*own_ssh, *alive(1, 3), **PATIENT)
     case.wait_until_building(client)
     with frozen(client):
         case.wait_for_output(running, UNREACHABLE)
     case.let_go(client)
     ended = running.end().ok()
-    assert f"{case.package} 1.0 was built on client1" in ended.output
+    assert said(ended.output, f"{case.package} 1.0 was built on client1")
     case.assert_built_once()
     case.assert_nothing_lost()
 
 
-def test_the_machine_freezes_for_good(case: Case, client: Client, quick_ssh: list[str]) -> None:
+def test_the_machine_freezes_for_good(case: Case, client: Client, own_ssh: list[str]) -> None:
     case.waiting_source()
-    running = case.start(*quick_ssh, **IMPATIENT)
+    running = case.start(*own_ssh, *alive(1, 3), **IMPATIENT)
     case.wait_until_building(client)
     with frozen(client):
         case.let_go(case.farm.cluster["client2"])
         ended = running.end().ok()
-    assert UNREACHABLE in flat(ended)
-    assert f"{case.package} 1.0 was built on client2" in ended.output
+    assert said(ended.output, UNREACHABLE)
+    assert said(ended.output, f"{case.package} 1.0 was built on client2")
     assert attempts(case) == [("client2", "success", False)]
-    assert len(case.farm.supervisors(client)) == 1  # it woke up and builds for nobody
+    assert len(case.farm.supervisors(client)) == 1  # it woke up, and builds for nobody
     settle_what_was_lost(case)
 
 
 @pytest.mark.slow
-def test_a_frozen_machine_is_noticed_without_the_help_of_ssh(case: Case, client: Client) -> None:
-    """ssh itself needs a minute; the poll has an end of its own before that."""
-    sockets = case.farm.cluster.control_path_dir / "s"
-    sockets.mkdir(mode=0o700)
-    options = "-o ServerAliveInterval=0"
+def test_a_frozen_machine_is_noticed_without_the_help_of_ssh(case: Case, client: Client, own_ssh: list[str]) -> None:
+    """The poll has an end of its own, whatever the options of ssh."""
     case.waiting_source()
-    running = case.start(
-        "-e", f"ansible_control_path_dir={sockets}", "-e", f"ansible_ssh_extra_args='{options}'", **IMPATIENT
-    )
+    running = case.start(*own_ssh, *alive(0, 0), **IMPATIENT)
     case.wait_until_building(client)
     with frozen(client):
         case.wait_for_output(running, "no answer to build_package within", timeout=120)
         case.let_go(case.farm.cluster["client2"])
         running.end().ok()
     settle_what_was_lost(case)
-
-

@@ -114,6 +114,21 @@ class TestClaim:
         shed.boot = "another boot"
         assert shed.claim(token=3).ended
 
+    def test_results_that_are_recorded_are_thrown_away(self, shed: Shed):
+        dirty(shed.claim())
+        shed.ended()
+        assert shed.claim(token=2, recorded=0).ended
+        chroot = shed.claim(token=3, recorded=1)
+        assert (chroot.marker.state, chroot.marker.build_token, text(chroot)) == ("claimed", None, "clean")
+        assert shed.claim(token=4, recorded=3).path == chroot.path  # nothing was built in it
+
+    def test_a_running_build_that_is_superseded_is_ended(self, shed: Shed):
+        dirty(shed.claim())
+        supervisor = shed.start()
+        chroot = shed.claim(token=3, recorded=2)
+        assert os.waitpid(supervisor, 0)[1] == signal.SIGKILL
+        assert (chroot.running, chroot.marker.build_token, text(chroot)) == (False, None, "clean")
+
     def test_a_build_whose_supervisor_died_is_started_over(self, shed: Shed):
         dirty(shed.claim())
         shed.kill(shed.start())

@@ -64,7 +64,10 @@ def test_a_time_limit_ends_the_command_and_its_children(tmp_path: pathlib.Path):
     with pytest.raises(CommandError, match=r"within 0\.5 s"):
         run(["sh", "-c", f"sleep 60 & echo $! > {pids}; wait"], timeout=0.5)
     assert time.monotonic() - begin < 5
-    assert process_start_time(int(pids.read_text(encoding="utf-8"))) is None
+    child = int(pids.read_text(encoding="utf-8"))
+    while process_start_time(child) is not None:  # it was killed; whoever inherited it takes its time to reap it
+        assert time.monotonic() - begin < 10
+        time.sleep(0.01)
 
 
 def test_no_descriptor_is_left_open():

@@ -31,3 +31,15 @@ def lease(state: str = "claimed") -> Lease:
 )
 def test_what_is_done_about_a_job_nobody_works_on(lease_: Lease | None, chroot: dict | None, action: str) -> None:
     assert decide(lease_, chroot)[0] == action
+
+
+def test_what_was_kept_is_forgotten_when_it_is_gone() -> None:
+    assert decide(lease("kept"), None, kept=False)[0] == "drop"
+
+
+@pytest.mark.parametrize("chroot", [{"running": True, "ended": False}, {"running": False, "ended": True}])
+def test_what_has_been_recorded_or_superseded_is_not_wanted(chroot: dict) -> None:
+    assert decide(lease("lost"), {**chroot, "build_token": 7}, 7)[0] == "discard"
+    assert decide(lease("lost"), {**chroot, "build_token": 7}, 8)[0] == "discard"
+    assert decide(lease("lost"), {**chroot, "build_token": 7}, 6)[0] in ("leave", "collect")
+    assert decide(lease("kept"), {**chroot, "build_token": 7}, 8)[0] == "leave"

@@ -122,6 +122,7 @@ def test_events() -> None:
     assert events_of(build(1), RECORDED) == []
     assert events_of(build(1, "failed"), RECORDED) == ["failure"]
     assert events_of(build(1, "failed", broken=True), RECORDED) == []  # that was expected
+    assert events_of(build(1), RECORDED, leftovers=[{"kind": "setuid", "path": "/bin/su"}]) == []
     assert events_of(lost(1), RECORDED, leftovers=leftovers) == []
     assert events_of(build(1), again, leftovers=leftovers) == ["plist", "builds_again"]
     assert events_of(build(1, broken=True), again._replace(broken_built=True)) == ["broken_built"]

@@ -134,6 +134,14 @@ def test_a_late_build_is_refused(store: SqliteStore) -> None:
     store.record(build(1, queue="another"))  # a queue directory that was made anew begins at 1
 
 
+def test_the_newest_build_is_that_of_the_package_and_the_queue(store: SqliteStore) -> None:
+    assert store.newest("hello", "q") == 0
+    for one in (build(5), build(7), build(9, package="other"), build(8, queue="another")):
+        store.record(one)
+    assert store.newest("hello", build(7).queue) == 7
+    assert store.newest("hello", "another") == 8
+
+
 def test_one_identity_is_one_package(store: SqliteStore) -> None:
     store.record(build(5))
     with pytest.raises(StoreError, match=r"recorded as one of hello.*same id"):
