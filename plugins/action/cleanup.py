@@ -13,6 +13,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting import (
     Abandoned,
     find_abandoned,
+    KEPT,
     resolve_abandoned,
 )
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction

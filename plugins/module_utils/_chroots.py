@@ -396,9 +396,7 @@ class ChrootStore:
             self._admit(found, queue, token)
         return found
 
-    def _usable(
-        self, job: Job, queue: str, token: int, backend: str, base: str, recorded: int
-    ) -> Chroot | None:
+    def _usable(self, job: Job, queue: str, token: int, backend: str, base: str, recorded: int) -> Chroot | None:
         """Return the job's chroot if it can be gone on with; throw away what cannot."""
         found = self._admissible(job, queue, token)
         if found is not None and self._is_usable(found, backend, base, recorded):

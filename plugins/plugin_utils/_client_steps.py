@@ -120,7 +120,7 @@ def check_results(context: StepContext, status: Facts) -> Manifest:
         limits=Limits(total_bytes=limit) if limit else None,
         suffixes={"package": context.system.package_suffixes},
     )
-    if status.get("reason") == "success" and not manifest.only(("package",)).files:
+    if status.get("reason") == "success" and not any(entry.file.kind == "package" for entry in manifest.files):
         raise BadManifest("The build machine says that the build succeeded, but names no package.")
     return manifest
 

@@ -321,7 +321,8 @@ class StepAction(ActionBase):
                 now = time.monotonic()
                 if failing_since is None:
                     failing_since = now
-                    display.warning(f"{error} Trying again for {patience:.0f} s: what runs there goes on.")
+                    # No warning: those of a task are shown when it ends, and that may take hours.
+                    display.display(f"{error} Trying again for {patience:.0f} s: what runs there goes on.")
                 if now - failing_since >= patience:
                     raise
                 self.drop_connection()

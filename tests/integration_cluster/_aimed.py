@@ -16,7 +16,13 @@ import threading
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, Running, SOURCES
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import (
+    Ended,
+    Farm,
+    Running,
+    SOURCES,
+    wait_for,
+)
 
 _starting = threading.Lock()
 
@@ -142,3 +148,8 @@ def files_in(client: Client, directory: str) -> list[str]:
     wanted = ["-mindepth", "1", "-not", "-name", ".*", "-printf", "%P\\n"]
     found = client.run(["find", f"{client.scratch}/{directory}", *wanted], check=False)
     return sorted(found.stdout.splitlines())
+
+
+def wait_for_empty_trash(client: Client) -> None:
+    """Wait until what was thrown away is gone: that is done in the background."""
+    wait_for(lambda: files_in(client, "trash") == [], f"the trash of {client.name} to be emptied")

@@ -15,6 +15,7 @@ import itertools
 import json
 import os
 import pathlib
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -237,6 +238,16 @@ class Farm:
             assert self.supervisors(client) == [], f"{client.name}: {self.supervisors(client)}"
             left = [mount for mount in client.mounts(client.scratch) if "/chroots/" in mount.point]
             assert left == [], f"{client.name}: mounts are left: {left}"
+
+    def start_over(self) -> None:
+        """Throw away all that jobs have left, as after a power failure of every machine and an administrator's rm."""
+        for client in self.cluster.clients:
+            client.kill()
+            client.boot()
+            client.run(["sh", "-c", f"rm -rf --one-file-system {client.scratch}/chroots/* {client.scratch}/kept"])
+            (self.queue / client.name).write_text("0\n", encoding="ascii")
+        for name in (".claims", ".offline"):
+            shutil.rmtree(self.queue / name, ignore_errors=True)
 
 
 def wait_for(condition: t.Callable[[], t.Any], what: str, timeout: float = 60.0, interval: float = 0.1) -> t.Any:

@@ -28,7 +28,13 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client
 from ansible_collections.portbuild.cluster.tests.cluster._cluster import as_root
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, Running, SOURCES, wait_for
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import (
+    Ended,
+    Farm,
+    Running,
+    SOURCES,
+    wait_for,
+)
 
 AGENT = pathlib.Path(__file__).with_name("_agent.py")
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -154,9 +160,7 @@ def open_files(pid: int) -> list[str]:
 def users_of(path: pathlib.Path, among: t.Iterable[int]) -> list[int]:
     """Return those of the processes that have the file, or one below the directory, open."""
     wanted = str(path.resolve())
-    return [
-        pid for pid in among if any(name == wanted or name.startswith(f"{wanted}/") for name in open_files(pid))
-    ]
+    return [pid for pid in among if any(name == wanted or name.startswith(f"{wanted}/") for name in open_files(pid))]
 
 
 def stop_all(pids: t.Iterable[int]) -> list[int]:
@@ -343,7 +347,10 @@ class Case:
             assert running.process.poll() is None, f"the dispatch ended before {text!r}:\n{running.output()}"
             return said(running.output(), text)
 
-        wait_for(printed, f"{text!r} of {self.package}", timeout, interval=0.005)
+        try:
+            wait_for(printed, f"{text!r} of {self.package}", timeout, interval=0.005)
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{running.output()}") from None
 
     def wait_for_task(self, running: Running, name: str, timeout: float = 60.0) -> None:
         """Wait until the task of the role has begun."""
@@ -375,7 +382,9 @@ class Case:
 
     def _transferring(self) -> list[int]:
         """Return the processes that run a transfer program."""
-        return [pid for pid in all_processes() if os.path.basename(command_line(pid).split(b"\0")[0]) in (b"sftp", b"scp")]
+        return [
+            pid for pid in all_processes() if os.path.basename(command_line(pid).split(b"\0")[0]) in (b"sftp", b"scp")
+        ]
 
     # -- afterwards
 

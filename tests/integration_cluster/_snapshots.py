@@ -25,6 +25,8 @@ import hashlib, json, os, stat, sys
 large, found = int(sys.argv[1]), {}
 for top in sys.argv[2:]:
     for directory, directories, files in os.walk(top):
+        # Ansible's own, in the login account's home, made by the first connection whatever it is for.
+        directories[:] = [name for name in directories if name != ".ansible"]
         inside_base = "/bases/" in directory + "/"
         for path in [directory, *(os.path.join(directory, name) for name in files + directories)]:
             status = os.lstat(path)

@@ -17,7 +17,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._lock import Lock
 from ansible_collections.portbuild.cluster.tests.cluster import Client
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running, wait_for
 
 INTERVAL = 0.1
 
@@ -224,6 +224,16 @@ class Held:
 
     def __exit__(self, *_unused: object) -> None:
         self._process.communicate(b"go\n", timeout=60)
+
+    def wait_for(self, dispatches: t.Collection[Running], others: int, timeout: float = 240.0) -> None:
+        """Return when the dispatches, and so many others, wait for the lock; fail if one of them ends."""
+
+        def all_wait() -> bool:
+            for dispatch in dispatches:
+                assert dispatch.process.poll() is None, dispatch.output()
+            return self.waiting() >= len(dispatches) + others
+
+        wait_for(all_wait, f"{len(dispatches)} dispatches and {others} others to wait for the lock", timeout)
 
     def waiting(self) -> int:
         """Return how many processes wait for the lock."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import typing as t
 
@@ -59,7 +60,7 @@ def refusals(farm: Farm) -> tuple[dict[str, Ended], list[str]]:
         variables, _answers = NONSENSE[name]
         ended[name] = start(farm, **{"package": "pb-null", **variables}).end()
 
-    at_once(4, [lambda name=name: dispatch(name) for name in NONSENSE])
+    at_once(4, [functools.partial(dispatch, name) for name in NONSENSE])
     return ended, differences(before, look(farm))
 
 
@@ -149,9 +150,7 @@ def test_a_malformed_file_of_a_machine(idle: Farm) -> None:
         assert "pb-null 1.0 was built on client2" in said
 
 
-@pytest.mark.parametrize(
-    "text", [b"many\n", b"", b"1" * 400], ids=lambda text: repr(text[:8])
-)
+@pytest.mark.parametrize("text", [b"many\n", b"", b"1" * 400], ids=lambda text: repr(text[:8]))
 def test_a_malformed_counter(idle: Farm, text: bytes) -> None:
     """That machine gets no job, and its file stays as somebody left it; the others go on."""
     with instead(idle.queue / "client1", text) as counter:

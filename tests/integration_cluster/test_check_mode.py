@@ -84,7 +84,7 @@ def test_check_mode_on_machines_that_were_never_set_up(strangers: Farm) -> None:
     strangers.play("setup", "--check").fails(
         "Branch bookworm of debian-amd64 has no bindist", "portbuild.cluster.bindist"
     )
-    strangers.dispatch("pb-hello", "--check").fails("None of the candidate machines is in the queue", "setup playbook")
+    strangers.dispatch("pb-hello", "--check").fails("has no bindist", "portbuild.cluster.setup")
     strangers.play("cleanup", "--check").fails("does not exist", "setup playbook")
 
 

@@ -75,7 +75,7 @@ def rush(farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> Rush:
             for package in PACKAGES:
                 running[package] = farm.start("dispatch", package=package, sourcedir=str(sources), check="off")
             # One more: the watch of the queue waits with them.
-            wait_for(lambda: lock.waiting() >= len(PACKAGES) + 1, "all dispatches to wait for the lock", 240)
+            lock.wait_for(running.values(), 1)
             while_held = read_page(farm)
         full, at_gates = look_when_full(farm, running.values())
         waiting = [package for package in PACKAGES if package not in at_gates]

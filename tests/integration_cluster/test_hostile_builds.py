@@ -10,6 +10,7 @@ import re
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.tests.cluster import Client
 from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed import (
     copy_source,
@@ -18,8 +19,9 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed impo
     groups_of_builds,
     Order,
     Result,
+    wait_for_empty_trash,
 )
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, wait_for
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm
 
 SECRET = "what-only-root-of-the-build-machine-may-read"
 
@@ -136,7 +138,7 @@ def test_nothing_precious_has_changed(results: dict[str, Result], before: dict[s
 def test_nothing_of_it_stays_on_the_machines(results: dict[str, Result], idle: Farm) -> None:
     for client in idle.cluster.clients:
         assert groups_of_builds(client) == []
-        wait_for(lambda client=client: files_in(client, "trash") == [], f"the trash of {client.name} to be emptied")
+        wait_for_empty_trash(client)
         for name in files_in(client, "cache/inputs"):
             assert client.run(["sha256sum", f"{client.scratch}/cache/inputs/{name}"]).stdout.split()[0] == name
         places = ["/srv", "/etc", "/tmp", "/root", "/home"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 
 import pytest
+
 from ansible_collections.portbuild.cluster.tests.cluster import Client
 from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed import (
     copy_source,
@@ -18,6 +19,7 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed impo
     Order,
     processes_of,
     Result,
+    wait_for_empty_trash,
 )
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, wait_for
 
@@ -112,5 +114,5 @@ def test_nothing_is_left_of_all_that(results: dict[str, Result], idle: Farm) -> 
     for client in idle.cluster.clients:
         assert groups_of_builds(client) == []
         assert files_in(client, "incoming") == []
-        wait_for(lambda client=client: files_in(client, "trash") == [], f"the trash of {client.name} to be emptied")
+        wait_for_empty_trash(client)
     assert list((idle.branch_directory / "logs" / ".incoming").iterdir()) == []

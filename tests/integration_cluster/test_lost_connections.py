@@ -16,7 +16,12 @@ import pytest
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running
-from ansible_collections.portbuild.cluster.tests.integration_cluster._moments import Case, case_of, said, WAIT_TO_BE_TOLD
+from ansible_collections.portbuild.cluster.tests.integration_cluster._moments import (
+    Case,
+    case_of,
+    said,
+    WAIT_TO_BE_TOLD,
+)
 
 #: Nobody comes back: how long that is waited for, and how often it is looked.
 IMPATIENT = {"reconnect_timeout": 5, "poll_interval": 2}
@@ -44,7 +49,9 @@ def own_ssh(case: Case) -> t.Iterator[list[str]]:
     sockets.mkdir(mode=0o700)
     yield ["-e", f"ansible_control_path_dir={sockets}", "-e", "ansible_timeout=3"]
     for socket in sockets.iterdir():
-        subprocess.run(["ssh", "-F", "/dev/null", "-O", "exit", "-o", f"ControlPath={socket}", "x"], capture_output=True)
+        subprocess.run(
+            ["ssh", "-F", "/dev/null", "-O", "exit", "-o", f"ControlPath={socket}", "x"], capture_output=True
+        )
     shutil.rmtree(sockets)
 
 

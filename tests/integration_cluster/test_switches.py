@@ -172,7 +172,7 @@ def test_a_kept_chroot_is_never_used_again(results: dict[str, Result], farm: Far
     before = client.run(script).stdout
     assert before
     start(farm, package="pb-kept-overlay", sourcedir=str(sources), check="off").end().ok()
-    assert [build["outcome"] for build in farm.builds("pb-kept-overlay")] == ["success"] * 2
+    assert [build["outcome"] for build in farm.builds("pb-kept-overlay")[-2:]] == ["success"] * 2
     assert client.run(script).stdout == before
     assert farm.chroots(client) == []
 
@@ -204,7 +204,7 @@ def test_a_version_can_be_asked_for(results: dict[str, Result], farm: Farm, sour
     results["pb-version=1.0"].ended.ok()
     assert [path.name for path in farm.packages.glob("pb-version_*.deb")] == ["pb-version_1.0_all.deb"]
     start(farm, package="pb-version", sourcedir=str(sources), check="off").end().ok()
-    assert [build["version"] for build in farm.builds("pb-version")] == ["1.0", "1.1"]
+    assert [build["version"] for build in farm.builds("pb-version")[-2:]] == ["1.0", "1.1"]
     assert [path.name for path in farm.packages.glob("pb-version_*.deb")] == ["pb-version_1.1_all.deb"]
     assert farm.log("pb-version").count("=== ended: success") == 1
 

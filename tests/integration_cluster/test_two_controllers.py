@@ -29,6 +29,16 @@ from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queu
 MAXJOBS = {"client1": 1, "client2": 2, "client3": 3}
 
 
+# Containers on a host share its boot id. Where the tests run in a client of a test bed, that is a mount in /proc.
+_CONTAINER = r"""
+cat /proc/sys/kernel/random/boot_id > "$1"
+mount -t proc proc /proc
+cmp -s "$1" /proc/sys/kernel/random/boot_id || mount --bind "$1" /proc/sys/kernel/random/boot_id
+shift
+exec "$@"
+"""
+
+
 class OtherContainer(Farm):
     """A controller with the same files in a PID namespace of its own, as another container on the host has it."""
 
@@ -42,8 +52,9 @@ class OtherContainer(Farm):
         self.sockets.mkdir(exist_ok=True)
         environment = [f"{name}={value}" for name, value in self.environment().items()]  # sudo would drop it
         user = ["setpriv", f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--init-groups", "--"]
-        unshare = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--"]
-        return super()._start(as_root([*unshare, *user, "env", "-i", *environment, *argv]))
+        unshare = ["unshare", "--pid", "--fork", "--mount", "--kill-child", "--"]
+        container = ["sh", "-c", _CONTAINER, "sh", str(self.root.parent / "boot_id")]
+        return super()._start(as_root([*unshare, *container, *user, "env", "-i", *environment, *argv]))
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +197,7 @@ def test_two_controllers_and_old_scripts_share_a_queue(
                         for name in names
                     ]
                 # The watch of the queue and the scripts wait with them.
-                wait_for(lambda: lock.waiting() >= len(running) + 3, "all dispatches to wait for the lock", 240)
+                lock.wait_for(running, 3)
             dispatched = [package for names in packages.values() for package in names]
             # Of each contested package one dispatch waits at the gate until the other has been refused.
             wait_for(

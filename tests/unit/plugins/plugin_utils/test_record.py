@@ -276,7 +276,9 @@ def check_after(branch: Branch, step: int) -> None:
     told = [(make(), files) for make, files in STORY[: step + 1]]
     counted = [record for record, _files in told if not record.infrastructure]
     current = next(files for record, files in reversed(told) if record.outcome == "success")
-    assert [built.build.token for built in reversed(branch.store.history())] == [record.token for record, _result in told]
+    assert [built.build.token for built in reversed(branch.store.history())] == [
+        record.token for record, _result in told
+    ]
     assert branch.log() == f"log of build {told[-1][0].token}\n"
     assert branch.error() == (f"log of build {counted[-1].token}\n" if counted[-1].outcome == "failed" else None)
     assert names(branch.layout.packages) == current
