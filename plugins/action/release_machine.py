@@ -11,7 +11,7 @@ import typing as t
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import describe, hold_state, may_try_again
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Lease
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import LEASE_ARGUMENT, StepAction
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, LEASE_ARGUMENT, StepAction
 
 
 class ActionModule(StepAction):
@@ -44,4 +44,6 @@ class ActionModule(StepAction):
         again = bool(attempt["infrastructure"]) and may_try_again(
             attempts, limit=settings.attempts, retries=settings.infra_retries
         )
+        if again:
+            display.display(attempt["msg"])  # of the last attempt the role says it
         return {"changed": released, "held": hold or "", "outcome": {**attempt, "again": again}, "attempts": attempts}

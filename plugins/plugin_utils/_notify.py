@@ -538,7 +538,7 @@ def _text(value: t.Any) -> str:
 def _bounded(base: type[t.Any], left: c.Callable[[], float]) -> type[t.Any]:
     """Return the socket class with one end for everything, however slowly the bytes come."""
 
-    class Bounded(base):  # type: ignore[misc]
+    class Bounded(base):
         def _arm(self) -> None:
             seconds = left()
             if seconds <= 0:

@@ -13,13 +13,14 @@ import collections.abc as c
 import contextlib
 import dataclasses
 import os
-import tempfile
+import shutil
 import typing as t
 
 from ._context import lease_job, StepContext
 from ._record import is_present, path_of
 from ._settings import Settings
 from ._systems import BuildInputs, BuildPlan, PackageFile
+from ._temporary import make_directory, remove_dead
 
 SCHEMA = 1
 
@@ -42,8 +43,7 @@ def make_request(
 
     Files made for it exist until the end of the block.
     """
-    os.makedirs(context.layout.incoming, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".request-", dir=context.layout.incoming) as work_directory:
+    with _work_directory(context.layout.incoming) as work_directory:
         plan = context.system.prepare(_inputs(context, lease, work_directory))
         yield BuildRequest(
             build=_build(context, lease, chroot, plan),
@@ -54,6 +54,18 @@ def make_request(
             },
             warnings=tuple(plan.warnings),
         )
+
+
+@contextlib.contextmanager
+def _work_directory(base: str) -> c.Iterator[str]:
+    """Yield a directory for files that are made for the request; a build lasts long, and who waits for it may die."""
+    remove_dead(base)
+    path, lock = make_directory(base, ".request-")
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
 
 
 def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: str) -> BuildInputs:

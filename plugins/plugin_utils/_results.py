@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import collections.abc as c
 import contextlib
-import fcntl
 import os
 import re
 import resource
-import secrets
 import shutil
 import stat
 import time
@@ -30,6 +28,7 @@ from ..module_utils._names import BadName, check_file_name, check_sha256, check_
 from ._record import directory_of, INCOMING, incoming_log, path_of
 from ._space import check_space, ControllerDiskFull, disk_full, free_bytes, full_disk_is_named
 from ._store import BuildRecord, conflict, Identity, Kind, KINDS, Phase, SET_KINDS, Store, StoredFile
+from ._temporary import make_directory, remove_dead
 from ._text import number_of, one_line
 
 if t.TYPE_CHECKING:
@@ -300,7 +299,7 @@ class Receiver:
         for _path, file in entries:
             self._refuse_conflict(file)
         for kind in KINDS:
-            _remove_dead(os.path.join(directory_of(self._layout, kind), "" if kind == "log" else INCOMING))
+            remove_dead(os.path.join(directory_of(self._layout, kind), "" if kind == "log" else INCOMING))
         wanted = []
         for path, file in entries:
             if self._is_here(file):
@@ -464,14 +463,8 @@ class Receiver:
         if directory in self._directories:
             return self._directories[directory][0]
         base = directory if os.path.basename(directory) == INCOMING else os.path.join(directory, INCOMING)
-        while True:
-            path = os.path.join(base, f"{self._job.package}.{self._token}.{secrets.token_hex(6)}")
-            with contextlib.suppress(FileNotFoundError):  # the fetch before has just removed the empty one above it
-                os.makedirs(path)
-            lock = _lock_directory(path)
-            if lock is not None:
-                self._directories[directory] = (path, lock)
-                return path
+        self._directories[directory] = make_directory(base, f"{self._job.package}.{self._token}.")
+        return self._directories[directory][0]
 
     def _rename(self) -> None:
         done: list[tuple[str, str | None]] = []
@@ -501,31 +494,3 @@ def _keep(path: str, name: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def _lock_directory(path: str) -> int | None:
-    """Return the descriptor that holds the lock on the directory, or None if somebody has it or removed it."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), os.lstat(path)):
-            return descriptor
-    except OSError:
-        pass
-    os.close(descriptor)
-    return None
-
-
-def _remove_dead(base: str) -> None:
-    """Remove what fetches left that were killed."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(base) as entries:
-        for entry in entries:
-            if not entry.is_dir(follow_symlinks=False):
-                continue
-            lock = _lock_directory(entry.path)
-            if lock is not None:
-                shutil.rmtree(entry.path, ignore_errors=True)  # what belongs to another user stays for that user
-                os.close(lock)

@@ -424,6 +424,7 @@ def temporary_files(farm: Farm) -> list[str]:
     # The counters that the last change of the queue replaced go with the next one.
     newest = max((path.name.split(":")[1] for path in hidden if path.name.startswith(".gone:")), key=int, default="")
     found = [path for path in hidden if not path.name.startswith(f".gone:{newest}:")]
+    found += (farm.branch_directory / ".incoming").glob(".*")
     for directory in ("packages/All", "logs", "errors", "distfiles", "workdirs"):
         top = farm.branch_directory / directory
         found += [path for path in top.rglob("*") if path.is_file() and ".incoming" in path.parts]
@@ -451,18 +452,12 @@ def case_of(farm: Farm, test: str, sources: pathlib.Path) -> t.Iterator[Case]:
 
 
 def repair(case: Case) -> None:
-    """Undo what a test that failed has left, so that it is the only one that fails."""
+    """Let the machines work again, and nobody work on the package, whatever the test came to."""
     for client in case.farm.cluster.clients:
         client.boot()
         client.thaw()
         if not any(process.argv[0].startswith(("sshd:", "/usr/sbin/sshd")) for process in client.processes()):
             client.start_sshd()
-    lost = case.processes()
-    for pid in lost:
+    for pid in case.processes():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    if lost or case.farm.leases():
-        for client in case.farm.cluster.clients:
-            builds = [process.pid for process in client.processes() if "portbuild-supervisor" in " ".join(process.argv)]
-            client.run(["kill", "-KILL", *map(str, builds)], check=False)
-        case.farm.play("cleanup")

@@ -195,15 +195,12 @@ def read_page(farm: Farm, foreign: t.Callable[[str], int] = lambda _machine: 0) 
     return page
 
 
-# Scripts may remove the lock file with the lock, as lockf(1) does: then the lock is on a file that is not there.
+# Scripts may remove the lock file with the lock, as lockf(1) does: then the lock is on a file that is not there. It is
+# flock(1) that stays and holds the lock, and no shell with its descriptor: /proc/locks names only who still lives.
 _HOLD = r"""
-while :; do
-    exec 9>>"$1"
-    flock 9
-    [ "$(stat -L -c %i /proc/$$/fd/9)" = "$(stat -c %i "$1" 2>/dev/null)" ] && break
-done
-echo held
-read -r _go
+until flock "$1" sh -c '
+    [ "$(stat -L -c %i /proc/$$/fd/3)" = "$(stat -c %i "$1" 2>/dev/null)" ] && echo held && read -r _go' sh "$1"
+do :; done
 """
 
 

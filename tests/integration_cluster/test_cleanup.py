@@ -53,7 +53,7 @@ def sources(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def claim_and_die(farm: Farm, package: str, machine: str) -> tuple[FileQueue, Lease]:
     """Take a slot as a dispatch does that is gone a moment later."""
-    queue = FileQueue(farm.queue, arch=farm.arch)
+    queue = FileQueue(str(farm.queue), arch=farm.arch)
     with subprocess.Popen(["sleep", "60"]) as owner:
         job = Job(farm.arch, farm.branch, package)
         lease = queue.claim(job, [Candidate(machine, 3)], Owner.of(owner.pid), wait=0)

@@ -10,8 +10,11 @@ import collections.abc as c
 import contextlib
 import json
 import pathlib
+import random
 import re
 import signal
+import subprocess
+import time
 import typing as t
 
 import pytest
@@ -314,6 +317,11 @@ def test_with_an_old_token_no_step_does_anything(case: Case, tmp_path_factory: p
     case.let_go(client)
     again.end().ok()
     case.assert_built_once()
+    # Nor when nobody has the job any more: there is nothing to clean and to release then, and nothing to publish.
+    answers = by_hand(case, lease, tmp_path_factory.mktemp("later"))
+    assert [step for step in STEPS if answers[step].get("failed") is not True] == ["clean_chroot", "release_machine"]
+    assert [step for step in STEPS if answers[step].get("changed") is not False] == []
+    case.assert_built_once()
     case.assert_nothing_lost()
 
 
@@ -416,4 +424,27 @@ def test_the_module_that_waits_for_the_build_is_killed(case: Case) -> None:
         ended = running.end().ok()
     assert said(ended.output, "build_package on client1")
     assert said(ended.output, f"{case.package} 1.0 was built on client2")
+    case.assert_nothing_lost()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again(case: Case, seed: int) -> None:
+    """At random moments, and the next one starts while the workers of the last are still dying."""
+    rng = random.Random(seed)
+    case.source(result=16)
+    began = time.monotonic()
+    case.dispatch().ok()
+    longest = time.monotonic() - began
+    for _round in range(25):
+        running = case.start()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.process.wait(rng.uniform(0, longest))
+        running.kill(rng.choice(list(SIGNALS.values())))
+    case.dispatch().ok()
+    wait_for(lambda: not case.processes(), "the end of all dispatches", 20)
+    builds = case.farm.builds(case.package)
+    assert {build["reason"] for build in builds} == {"success"}
+    # Each build that was ever started was brought home.
+    assert len(builds) == len(case.supervisors())
     case.assert_nothing_lost()
