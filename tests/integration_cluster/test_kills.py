@@ -42,6 +42,7 @@ SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 @pytest.fixture
 def case(idle: Farm, tmp_path: pathlib.Path, request: pytest.FixtureRequest) -> t.Iterator[Case]:
     """A package named after the test."""
+    # pytest goes on after the yield, whatever happens: pylint: disable-next=contextmanager-generator-missing-cleanup
     with case_of(idle, request.node.name, tmp_path) as case:
         yield case
 

@@ -80,7 +80,7 @@ def witness(farm: Farm) -> int:
 @pytest.fixture(scope="module")
 def liars(farm: Farm, witness: int) -> t.Iterator[None]:
     """Every machine with the double beside its real Python."""
-    double = pathlib.Path(_liar.__file__).read_text(encoding="utf-8")
+    double = "#!/usr/bin/python3\n" + pathlib.Path(_liar.__file__).read_text(encoding="utf-8")
     script = 'for lie; do mkdir -p "/srv/liar/$lie" && cp /srv/double "/srv/liar/$lie/python3" && chmod 755 "/srv/liar/$lie/python3"; done'
     for client in farm.cluster.clients:
         client.run(["tee", "/srv/double"], stdin=double)
