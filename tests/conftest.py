@@ -22,9 +22,13 @@ if t.TYPE_CHECKING:
     NewCluster = t.Callable[..., Cluster]
 
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
-#: Clusters of test runs live here, on a real file system; each run has a directory named by its process.
+#: Clusters of test runs live here, on a real file system, in a directory for each worker (pytest-xdist) of a run.
 CLUSTERS = pathlib.Path(os.environ.get("PORTBUILD_TEST_CLUSTERS") or CHECKOUT / ".cache" / "clusters")
-RUN = CLUSTERS / f"pytest-{os.getpid()}"
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if not WORKER:
+    os.environ["PORTBUILD_TEST_RUN"] = str(os.getpid())  # for the workers, which inherit it
+RUNS = f"pytest-{os.environ['PORTBUILD_TEST_RUN']}-"
+RUN = CLUSTERS / f"{RUNS}{WORKER or 'main'}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,17 +40,39 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> t.Iterator[None]:
-    """After the last test no mount, process, cgroup or account is there that was not there before the first."""
-    before = Snapshot.take(RUN)
-    yield
-    problems = Snapshot.take(RUN).compared_to(before)
-    assert not problems, "The tests left behind:\n" + "\n".join(problems)
+class Leftovers:
+    """After the last test no mount, process, cgroup or account is there that was not there before the first.
+
+    Not a fixture: with several workers (pytest-xdist) only the process that started them sees the end of them all.
+    """
+
+    def __init__(self) -> None:
+        self.before = Snapshot.take(CLUSTERS / RUNS)
+        self.problems: list[str] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Compare, and fail the run."""
+        self.problems = Snapshot.take(CLUSTERS / RUNS).compared_to(self.before)
+        if self.problems:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say why the run failed."""
+        if self.problems:
+            terminalreporter.section("left behind by the tests", red=True)
+            for problem in self.problems:
+                terminalreporter.line(problem)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Look at the host before the first test. Workers leave that to the process that started them."""
+    if not WORKER:
+        config.pluginmanager.register(Leftovers())
 
 
 @pytest.fixture(scope="session")
-def new_cluster(nothing_left_behind: None) -> t.Iterator[NewCluster]:  # noqa: ARG001 -- has to be torn down first
+def new_cluster() -> t.Iterator[NewCluster]:
     """Start a cluster: call it with a name that no other cluster of this test run has, and Cluster.start's options."""
     from ansible_collections.portbuild.cluster.tests.cluster import Cluster
 
@@ -75,5 +101,5 @@ def remove_stale_runs() -> None:
                     stale.stop_if_abandoned()
         except ClusterError:
             continue  # another test run is using it
-        if not os.path.exists(f"/proc/{run.name.partition('-')[2]}"):
+        if not os.path.exists(f"/proc/{run.name.split('-')[1]}"):
             shutil.rmtree(run, ignore_errors=True)

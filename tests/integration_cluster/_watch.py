@@ -237,4 +237,10 @@ class Held:
         # "1: -> FLOCK ADVISORY WRITE 4711 fe:00:1234 0 EOF". Readers, which do not wait for long, are not meant; nor are
         # threads that wait though their process has lost its patience and begun to wait again.
         lines = [line.split() for line in pathlib.Path("/proc/locks").read_text(encoding="ascii").splitlines()]
-        return len({line[5] for line in lines if line[1:5] == ["->", "FLOCK", "ADVISORY", "WRITE"] and line[6].endswith(self._inode)})
+        return len(
+            {
+                line[5]
+                for line in lines
+                if line[1:5] == ["->", "FLOCK", "ADVISORY", "WRITE"] and line[6].endswith(self._inode)
+            }
+        )

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pathlib
 import shutil
@@ -55,13 +56,18 @@ def idle(farm: Farm) -> t.Iterator[Farm]:
 
 def provide_bindist(farm: Farm) -> None:
     """Make the bindist with the playbook, or take the one that this checkout's last test run made with it."""
-    tarballs = farm.branch_directory / "tarballs"
-    cached = BINDISTS / farm.branch
+    BINDISTS.mkdir(parents=True, exist_ok=True)
+    with open(BINDISTS / f".{farm.branch}.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other worker's tests want the same one
+        provide_bindist_alone(farm, farm.branch_directory / "tarballs", BINDISTS / farm.branch)
+
+
+def provide_bindist_alone(farm: Farm, tarballs: pathlib.Path, cached: pathlib.Path) -> None:
+    """Copy the one in the cache; make it first where it is missing or old."""
     if (cached / "bindist.json").exists() and time.time() - (cached / "bindist.json").stat().st_mtime < BINDIST_AGE:
         shutil.copytree(cached, tarballs, copy_function=link_or_copy, dirs_exist_ok=True)
         return
     farm.play("bindist", timeout=900).ok()
-    cached.parent.mkdir(parents=True, exist_ok=True)
     temporary = cached.with_name(f".{cached.name}.{os.getpid()}")
     shutil.copytree(tarballs, temporary, copy_function=link_or_copy)
     shutil.rmtree(cached, ignore_errors=True)

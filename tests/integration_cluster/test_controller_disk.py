@@ -17,6 +17,7 @@ import typing as t
 import pytest
 
 from ansible_collections.portbuild.cluster.tests.cluster._cluster import as_root
+from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed import copy_source
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running, wait_for
 from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
     let_all_end,
@@ -204,15 +205,16 @@ def test_disk_that_is_full_when_the_build_is_recorded(cramped: Farm, tmp_path: p
     assert_collected(cramped, "unrecorded", token, MEBI)
 
 
-def test_nothing_is_claimed_below_min_free(idle: Farm) -> None:
+def test_nothing_is_claimed_below_min_free(idle: Farm, tmp_path: pathlib.Path) -> None:
     """The issue with a full disk is that it is seen too late: with less than portbuild_min_free nothing begins."""
     before = queue_files(idle)
-    idle.dispatch("pb-null", min_free="900T").fails(
+    package = copy_source("pb-null", tmp_path, "pb-min-free")
+    idle.dispatch(package, sourcedir=str(tmp_path), min_free="900T").fails(
         "The controller's disk is full:",
         "900.0 TiB must stay free (portbuild_min_free). Make room there, or lower portbuild_min_free: until then nothing is claimed.",
     )
     assert queue_files(idle) == before
-    assert not (idle.packages / "pb-null_1.0_all.deb").exists()
+    assert list(idle.packages.glob(f"{package}_*")) == []
 
 
 def queue_files(farm: Farm) -> dict[str, tuple[bytes, int]]:

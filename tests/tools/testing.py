@@ -22,6 +22,8 @@ RESULTS = CACHE / "results"
 UNIT = "tests/unit"
 CLIENT_UNIT = "tests/unit/plugins/module_utils"
 CLUSTER = "tests/integration_cluster"
+#: Tests wait much: for processes, for clocks, for machines. Two workers, each with a cluster of its own, use two cores.
+WORKERS = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +92,7 @@ def carry_out(run: Run, number: int) -> tuple[int, Count]:
     """Carry out a run; return pytest's exit status and what it counted."""
     report = RESULTS / f"{number}.xml"
     argv = [str(run.python), "-m", "pytest", run.path, "-m", run.expression]
+    argv += ["--numprocesses", str(WORKERS), "--dist", "loadfile" if run.path == CLUSTER else "load"]
     argv += ["--timeout", str(run.timeout), "--durations=10", "--durations-min=2", f"--junitxml={report}"]
     variables = environment(run.python)
     if run.as_root:  # sudo drops the environment
