@@ -6,13 +6,18 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import time
 import typing as t
 
+from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
+from ansible_collections.portbuild.cluster.plugins.module_utils._files import sha256_file
+from ansible_collections.portbuild.cluster.plugins.module_utils._names import incoming_path
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._client_steps import check_results
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import BuildRequest, make_request
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import Settings
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
     display,
     LEASE_ARGUMENT,
@@ -20,10 +25,12 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
     StepFailed,
     Watch,
 )
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import strange_results
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import number_of, one_line
 
 PROGRESS_INTERVAL = 60.0  # seconds of build between two lines of progress
 END_TIME = 3600.0  # seconds a build may take beyond its limit: for waiting for files, packing and copying
+MOST_SENDINGS = 3  # of one file in one build
 SLACK = 45.0  # seconds a reply may take beyond the poll itself before the client counts as frozen
 
 
@@ -63,6 +70,7 @@ class ActionModule(StepAction):
         settings, machine = context.settings, lease["machine"]
         attach = {"lease": lease, "scratchdir": settings.scratchdir, "wait": settings.poll_interval}
         wanted: dict[str, t.Any] = {**attach, "request": request.build, "script": request.script}
+        supplier = _Supplier(self, request, lease, settings)
         shown = 0.0
         give_up = time.monotonic() + settings.timeout + END_TIME
 
@@ -74,7 +82,7 @@ class ActionModule(StepAction):
             reply = self.persistently(functools.partial(poll, wanted), watch, patience=settings.reconnect_timeout)
             status = reply["status"]
             if reply["state"] == "ended":
-                check_results(context, status)  # what is malformed, or endless, does not get any further
+                self._check_results(context, lease, status)
                 return reply
             if time.monotonic() > give_up:
                 raise StepFailed(
@@ -83,7 +91,7 @@ class ActionModule(StepAction):
                     infrastructure=True,
                 )
             if reply["state"] == "waiting":
-                self._supply(request, reply, machine, watch, context.settings.reconnect_timeout)
+                supplier.supply(reply, watch)
                 continue
             wanted = attach  # it has begun
             seconds = number_of(status.get("seconds"))
@@ -94,20 +102,60 @@ class ActionModule(StepAction):
                     f"{lease['package']} on {machine}: {one_line(status.get('phase'), 40)}, {shown:.0f} s: {last}"
                 )
 
-    def _supply(
-        self, request: BuildRequest, reply: dict[str, t.Any], machine: str, watch: Watch, patience: float
-    ) -> None:
-        """Send the files that the client asks for; it may ask only for what the request offered."""
+    @staticmethod
+    def _check_results(context: StepContext, lease: dict[str, t.Any], status: dict[str, t.Any]) -> None:
+        """What is malformed, or endless, does not get any further than this."""
+        try:
+            check_results(context, status)
+        except PortbuildError as error:
+            error.details["events"] = [strange_results(context, lease, error)]
+            raise
+
+
+class _Supplier:
+    """Sends the files that the client asks for; it may ask only for what the request offered."""
+
+    def __init__(self, step: StepAction, request: BuildRequest, lease: dict[str, t.Any], settings: Settings) -> None:
+        self._step = step
+        self._offered = request.offered
+        self._lease = lease
+        self._settings = settings
+        self._sent: collections.Counter[str] = collections.Counter()
+
+    def supply(self, reply: dict[str, t.Any], watch: Watch) -> None:
+        """Send what the reply says is needed. Where it goes is ours to say, not the machine's."""
+        machine = self._lease["machine"]
         for problem in reply["problems"]:
             display.warning(f"Machine {machine}: {one_line(problem, 300)}")
         for need in reply["needs"]:
             sha256 = str(need.get("sha256"))
-            local = request.offered.get(sha256)
+            local = self._offered.get(sha256)
             if local is None:
                 raise StepFailed(
                     f"Machine {machine} asks for {str(need)[:200]}, which was not offered to it.",
                     reason="client",
                     infrastructure=True,
                 )
-            remote = f"{reply['incoming']}/{sha256}.part"
-            self.persistently(functools.partial(self.send, local, remote, machine=machine), watch, patience=patience)
+            if self._sent[sha256]:
+                self._look_again(local, sha256)
+            self._sent[sha256] += 1
+            remote = incoming_path(self._settings.scratchdir, sha256, self._lease["token"])
+            send = functools.partial(self._step.send, local, remote, machine=machine)
+            self._step.persistently(send, watch, patience=self._settings.reconnect_timeout)
+
+    def _look_again(self, local: str, sha256: str) -> None:
+        """Find out why a file is asked for again: it was lost on the way, or is not what it was any more."""
+        if sha256_file(local) != sha256:
+            raise StepFailed(
+                f"{local} has changed since it was recorded with the SHA-256 {sha256}.",
+                remedy="Build the package that it belongs to anew.",
+                reason="damaged",
+                infrastructure=False,
+            )
+        if self._sent[sha256] >= MOST_SENDINGS:
+            machine = self._lease["machine"]
+            raise StepFailed(
+                f"{local} was sent to machine {machine} {MOST_SENDINGS} times and never arrived as it is here.",
+                reason="transfer",
+                infrastructure=True,
+            )

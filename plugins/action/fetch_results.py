@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._client_steps import fetch_results
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import LEASE_ARGUMENT, StepAction
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import strange_results
 
 
 class ActionModule(StepAction):
@@ -23,5 +25,10 @@ class ActionModule(StepAction):
         lease = arguments["lease"]
         context = self.context(task_vars, machine=lease["machine"], package=lease_job(lease).package)
         if self.check_mode:
-            return {"changed": True, "files": []}
-        return {"changed": True, "files": fetch_results(self, context, lease, arguments["status"], task_vars)}
+            return {"changed": True, "files": [], "status": {}}
+        try:
+            fetched = fetch_results(self, context, lease, arguments["status"], task_vars)
+        except PortbuildError as error:
+            error.details["events"] = [strange_results(context, lease, error)]
+            raise
+        return {"changed": True, **fetched._asdict()}

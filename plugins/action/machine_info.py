@@ -30,7 +30,7 @@ class ActionModule(StepAction):
         asked = time.time()
         reply = self.remote("machine_info", wishes, task_vars, machine=machine)
         answered = time.time()
-        clock = reply["clock"]["seconds"]
+        clock = reply["clock"].get("seconds")
         if isinstance(clock, (int, float)):
             # The client read its clock at some moment in between; what is nearer to zero is true for one of them.
             offset = clock - min(max(clock, asked), answered)

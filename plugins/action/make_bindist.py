@@ -52,7 +52,7 @@ class ActionModule(StepAction):
         os.makedirs(os.path.dirname(layout.bindist), exist_ok=True)
         temporary = temporary_name(layout.bindist)
         try:
-            self.receive(made["path"], temporary, machine=machine)
+            self.receive(wish["path"], temporary, machine=machine)
             facts = {name: made.get(name) for name in ("sha256", "size", "made", "suite", "architecture", "sources")}
             bindist = publish_bindist(layout, temporary, {"schema": 1, "machine": machine, **facts})
         finally:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, LEASE_ARGUMENT, StepAction
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._verdict import make_notifier
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import tell
 
 
 class ActionModule(StepAction):
@@ -26,15 +25,7 @@ class ActionModule(StepAction):
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         job = lease_job(arguments["lease"])
         context = self.context(task_vars, package=job.package)
-        notifier = make_notifier(context)
-        deliveries = []
-        for event in [] if self.check_mode else arguments["events"]:
-            try:
-                deliveries.extend(notifier.notify(event["event"], event))
-            except PortbuildError as error:  # the build is recorded: a message is no reason to call it failed
-                display.warning(f"Nobody could be told of {event['event']}: {error}")
-        sent = [delivery.event for delivery in deliveries if delivery.state == "delivered"]
-        spooled = [delivery.event for delivery in deliveries if delivery.state == "spooled"]
-        if spooled:
-            display.warning(f"The mail server took no message now; {len(spooled)} wait in {context.layout.spool}.")
-        return {"changed": bool(sent or spooled), "sent": sent, "spooled": spooled}
+        told = tell(context, [] if self.check_mode else arguments["events"])
+        for problem in told.problems:
+            display.warning(problem)
+        return {"changed": bool(told.sent or told.spooled), "sent": told.sent, "spooled": told.spooled}

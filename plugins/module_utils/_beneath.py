@@ -120,8 +120,11 @@ def _check_regular(status: os.stat_result, name: str) -> None:
         raise UnsafeFile(f"{name!r} has {status.st_nlink} links where a file of its own is expected.")
 
 
-def read_text(top: int, path: str, *, limit: int = 1 << 20) -> str | None:
-    """Return the content of a small file beneath the top, or None if there is none."""
+def read_text(top: int, path: str, *, limit: int = 1 << 20, cut: bool = False) -> str | None:
+    """Return the content of a small file beneath the top, or None if there is none.
+
+    One that is larger than C(limit) bytes raises UnsafeFile, or with C(cut) loses what is beyond, to whole lines.
+    """
     directory_path, _separator, name = path.rpartition("/")
     try:
         with opened(open_directory(top, directory_path)) as directory, opened(open_file(directory, name)) as file:
@@ -130,6 +133,8 @@ def read_text(top: int, path: str, *, limit: int = 1 << 20) -> str | None:
                 data += chunk
     except FileNotFoundError:
         return None
+    if len(data) > limit and cut:
+        data = data[: data.rfind(b"\n", 0, limit) + 1]
     if len(data) > limit:
         raise UnsafeFile(f"{path!r} is larger than {limit} bytes.")
     return data.decode("utf-8", "replace")

@@ -29,11 +29,10 @@ from ._attach import read_status, settle, supervisor_alive
 from ._chroots import Chroot, ChrootMissing, ChrootStore
 from ._errors import PortbuildError
 from ._files import CHUNK, read_json, sync_directory, write_atomic, write_json
-from ._names import check_sha256, Job
+from ._names import check_sha256, incoming_path, Job
 from ._progress import initial_status, STATUS
 from ._request import BadRequest, Request
 
-INCOMING = "incoming"
 _REQUEST = "build.json"
 _SCRIPT = "build.sh"
 _START_SECONDS = 30.0
@@ -190,8 +189,9 @@ def _answer(descriptor: int) -> str:
 class InputCache:
     """Files from the controller, by their SHA-256. What is in the cache has been verified."""
 
-    def __init__(self, scratch: str) -> None:
-        self.incoming = os.path.join(scratch, INCOMING)
+    def __init__(self, scratch: str, token: int) -> None:
+        self._scratch = scratch
+        self._token = token
         self._directory = os.path.join(scratch, "cache", "inputs")
         self.problems: list[str] = []
 
@@ -207,17 +207,31 @@ class InputCache:
                 os.utime(path)  # the cache is cleaned by age
                 return True
             os.unlink(path)
-        return self._take_incoming(os.path.join(self.incoming, f"{sha256}.part"), path, sha256)
+        return self._take_incoming(incoming_path(self._scratch, sha256, self._token), path, sha256)
 
-    def _take_incoming(self, source: str, target: str, sha256: str) -> bool:
+    def _take_incoming(self, sent: str, target: str, sha256: str) -> bool:
+        os.makedirs(self._directory, 0o755, exist_ok=True)
+        # Out of the login account's reach before it is looked at.
+        source = os.path.join(self._directory, f".{os.path.basename(sent)}")
+        try:
+            os.rename(sent, source)
+        except FileNotFoundError:
+            return False
+        try:
+            return self._take_sent(sent, source, target, sha256)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(source)
+
+    def _take_sent(self, sent: str, source: str, target: str, sha256: str) -> bool:
         try:
             descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError:
-            return False
+            raise BadRequest(f"{sent} is not a regular file of its own.") from None
         with os.fdopen(descriptor, "rb", buffering=0) as stream:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-                raise BadRequest(f"{source} is not a regular file of its own.")
+                raise BadRequest(f"{sent} is not a regular file of its own.")
             os.fchown(descriptor, 0, 0)
             os.fchmod(descriptor, 0o444)
             digest = hashlib.sha256()
@@ -225,10 +239,8 @@ class InputCache:
                 digest.update(chunk)
             if digest.hexdigest() != sha256:
                 self.problems.append(f"A file came with SHA-256 {digest.hexdigest()} where {sha256} was expected.")
-                os.unlink(source)
                 return False
             os.fsync(descriptor)  # after a power failure the name must not stand for an empty file
-        os.makedirs(self._directory, 0o755, exist_ok=True)
         os.replace(source, target)
         sync_directory(self._directory)
         return True
@@ -249,7 +261,7 @@ class Builder:
     ) -> None:
         self._store = ChrootStore(scratch)
         self._scratch = self._store.scratch
-        self._cache = InputCache(self._scratch)
+        self._cache = InputCache(self._scratch, token)
         self._job = job
         self._queue = queue
         self._token = token
@@ -387,7 +399,6 @@ class Builder:
             "started": False,
             "attached": False,
             "needs": list(needs),
-            "incoming": self._cache.incoming,
             "problems": self._cache.problems,
             "status": found,
         }

@@ -31,6 +31,7 @@ from ._files import BadFile, read_json, write_json
 from ._lock import is_locked, Lock, LockTimeout
 from ._names import BadName, check_sha256, chroot_path, CHROOTS, Job, relative_chroot
 from ._process import boot_id, process_start_time
+from ._progress import STATUS
 from ._trash import throw_away
 
 SCHEMA = 1
@@ -211,7 +212,7 @@ def _names(path: str) -> list[str]:
 def read_status(path: str) -> dict[str, t.Any]:
     """Return what the supervisor wrote last about a chroot, or nothing."""
     try:
-        return read_json(os.path.join(path, "status.json"), limit=_MAX_JSON)
+        return read_json(os.path.join(path, STATUS))
     except (OSError, BadFile):
         return {}
 

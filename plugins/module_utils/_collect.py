@@ -21,7 +21,7 @@ import typing as t
 from . import _beneath
 from ._errors import PortbuildError
 from ._files import CHUNK, temporary_name
-from ._names import check_file_name, check_sha256
+from ._names import check_file_name, check_result_name, check_sha256
 
 MAX_FILES = 10000
 
@@ -123,7 +123,7 @@ def _collect_one(
     directory: int, name: str, destination: t.Callable[[str], str], kind: str, budget: Budget
 ) -> Collected:
     try:
-        check_file_name(name)
+        (check_file_name if kind == "distfile" else check_result_name)(name)
         with _beneath.opened(_beneath.open_file(directory, name)) as file:
             size, digest = copy_out(file, os.path.join(destination(kind), name), budget)
     except (BadResults, OSError):
@@ -158,7 +158,7 @@ def keep_archive(top: int, path: str, sha256: str, cache: str) -> bool:
         os.utime(target)  # the cache is cleaned by age
         return True
     directory_path, _separator, name = path.rpartition("/")
-    pending = os.path.join(cache, f".{sha256}.new")
+    pending = os.path.join(cache, f".{sha256}.{os.getpid()}.new")  # another build may be bringing the same
     opened = _beneath.opened
     with (
         opened(_beneath.open_directory(top, directory_path)) as directory,

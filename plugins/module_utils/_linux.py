@@ -22,7 +22,6 @@ import typing as t
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
-CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
@@ -165,12 +164,6 @@ def set_parent_death_signal(signal: int) -> None:
 def set_undumpable() -> None:
     """Close C(/proc/self) of this process, and of what it forks, to processes without CAP_SYS_PTRACE."""
     _prctl("undumpable", _PR_SET_DUMPABLE, 0)
-
-
-def drop_bounding_set(names: t.Collection[str]) -> None:
-    """Remove these capabilities from what this process, and whatever it starts, can ever gain."""
-    for name in names:
-        _drop_bound(CAPABILITIES[name])
 
 
 def _drop_bound(number: int) -> None:

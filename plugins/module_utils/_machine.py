@@ -25,7 +25,6 @@ from ._process import boot_id, LINUX, run
 from ._trash import trash
 
 CONF = "portbuild.conf"
-DEFAULT_SCRATCH = "/var/portbuild"
 MIN_FREE = 1 << 30
 MIN_INODES = 50000  # one base has 13,000 files
 MIN_MEMORY = 256 << 20

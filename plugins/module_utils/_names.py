@@ -80,6 +80,14 @@ def check_file_name(value: t.Any) -> str:
     return _check("file name", value, _FILE, MAX_FILE, "letters, digits and + . _ , ~ @ = : % -")
 
 
+def check_result_name(value: t.Any) -> str:
+    """Return the name of a file of a package set, or raise BadName. Epochs never are part of one (deb-version(7))."""
+    name = check_file_name(value)
+    if ":" in name or "%3a" in name.lower():
+        raise BadName(f"The file name {name!r} carries an epoch.")
+    return name
+
+
 def check_sha256(value: t.Any) -> str:
     """Return a SHA-256 in lower-case hexadecimal, or raise BadName."""
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
@@ -104,6 +112,7 @@ class Job(t.NamedTuple):
 
 
 CHROOTS = "chroots"
+INCOMING = "incoming"
 
 
 def relative_chroot(job: Job) -> str:
@@ -114,3 +123,8 @@ def relative_chroot(job: Job) -> str:
 def chroot_path(scratch: str, job: Job) -> str:
     """Return where the job's chroot is, or would be. Works on paths of another machine too."""
     return f"{scratch.rstrip('/')}/{relative_chroot(job)}"
+
+
+def incoming_path(scratch: str, sha256: str, token: int) -> str:
+    """Return where the controller puts a file for the job with this token: no other transfer writes there."""
+    return f"{scratch.rstrip('/')}/{INCOMING}/{check_sha256(sha256)}.{token:d}.part"

@@ -19,7 +19,7 @@ from ._names import check_file_name, check_sha256, Job
 SCHEMA = 1
 KEEP = ("no", "failed", "always")
 COLLECTIONS = ("packages", "distfiles", "workdir")
-KINDS = ("package", "changes", "buildinfo", "distfile")
+KINDS = ("package", "changes", "buildinfo", "extra", "distfile")
 
 
 class BadRequest(PortbuildError):

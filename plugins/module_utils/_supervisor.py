@@ -62,7 +62,10 @@ _PACKING_LIST_KINDS = ("extra", "missing", "changed")
 _LEFTOVER_KINDS = (*_PACKING_LIST_KINDS, "setuid", "setgid", "world_writable", "uninstallable")
 _REPLIES = ("about", "needs", "archives.list", "leftovers")
 _ABOUT = ("version", "maintainer")  # what a step that fetches may tell of the source
+_MAX_REPLY = 4 << 20
 _MAX_LEFTOVERS = 2000
+_MAX_LEFTOVER_PATHS = 256 << 10  # characters, of all together: a status must stay readable, whatever a package does
+_MAX_WARNINGS = 200
 _WORKDIR_SECONDS = 1800
 
 
@@ -426,8 +429,10 @@ class Supervisor:
             self._warn(f"The build reached its limit of {self._request.limits.processes} processes.")
 
     def _warn(self, text: str) -> None:
-        if text not in self._status.values["warnings"]:
-            self._status.values["warnings"].append(text)
+        warnings: list[str] = self._status.values["warnings"]
+        if text not in warnings:
+            if len(warnings) < _MAX_WARNINGS:
+                warnings.append(text[:1000])
             self._log.frame(f"=== warning: {text} ===")
 
     # -- watching
@@ -508,7 +513,7 @@ class Supervisor:
 
     @staticmethod
     def _reply(top: int, name: str) -> str:
-        return _beneath.read_text(top, f"{OUT}/{name}", limit=1 << 22) or ""
+        return _beneath.read_text(top, f"{OUT}/{name}", limit=_MAX_REPLY, cut=True) or ""
 
     def _take_about(self, text: str) -> None:
         """Note what the source says of itself, lines of C(NAME TEXT): also a build that fails then has a version."""
@@ -558,8 +563,9 @@ class Supervisor:
         for line in text.splitlines():
             kind, separator, path = line.partition("\t")
             if separator and kind in _LEFTOVER_KINDS:
-                if len(leftovers) >= _MAX_LEFTOVERS:
-                    self._warn(f"There are more than {_MAX_LEFTOVERS} leftovers; the rest is only in the log.")
+                room = _MAX_LEFTOVER_PATHS - sum(len(known["path"]) for known in leftovers)
+                if len(leftovers) >= _MAX_LEFTOVERS or len(path) > room:
+                    self._warn(f"There are more leftovers than these {len(leftovers)}; the rest is only in the log.")
                     return
                 leftovers.append({"item": item, "kind": kind, "path": path[:4096]})
 
@@ -588,8 +594,10 @@ class Supervisor:
         wanted = self._request.collect.get(collection)
         if wanted is None:
             return []
+        # What a driver that names suffixes does not name belongs to the set, but is no package (Debian: byhand files).
+        other = "extra" if wanted.kinds else kind
         with _beneath.opened(_beneath.open_top(self._root)) as top:
-            found = collect(top, wanted.directory, self._results_directory, kind, self._budget, kinds=wanted.kinds)
+            found = collect(top, wanted.directory, self._results_directory, other, self._budget, kinds=wanted.kinds)
         for file in found:
             os.chown(self._result(file), *self._owner)
         return found

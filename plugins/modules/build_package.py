@@ -103,17 +103,12 @@ attached:
   sample: false
 needs:
   description:
-    - Files that the build needs and that are not on the machine. Each is to be copied to C(SHA256.part) in RV(incoming),
-      by the login user. Then the module is to be called again.
+    - Files that the build needs and that are not on the machine. Each is to be copied to C(incoming/SHA256.TOKEN.part)
+      in the scratch directory, by the login user. Then the module is to be called again.
   returned: success
   type: list
   elements: dict
   sample: [{"name": "libfoo1_1.0_amd64.deb", "sha256": "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}]
-incoming:
-  description: Where files for the build are to be copied to.
-  returned: success
-  type: str
-  sample: /var/portbuild/incoming
 problems:
   description: What was wrong with files that came.
   returned: success

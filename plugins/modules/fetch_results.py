@@ -66,7 +66,8 @@ chroot:
 status:
   description:
     - How the build ended, with the list C(manifest) of what it left. In check mode it is empty if there is no build.
-  returned: to the controller's half of the step only
+    - A build that made a file which another package owns has failed, with the reason V(conflict), whatever its machine says.
+  returned: success
   type: dict
   sample:
     state: ended

@@ -21,7 +21,7 @@ from ._queue import Lease
 from ._replies import BadReply
 from ._results import Arrival, BadManifest, BadResult, check_manifest, Limits, Manifest, Receiver
 from ._step import StepAction, StepFailed, TransferFailed, Watch
-from ._store import Identity
+from ._store import FileConflict, Identity, SET_KINDS
 
 Facts = dict[str, t.Any]
 
@@ -52,7 +52,10 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
     except StepFailed as error:
         if error.details.get("reason") == "machine_full" and held is not None:
             # The slot was a dead owner's whose build still runs: the client knows better than the counter.
-            queue.reinstate(held, [_job(entry) for entry in error.details.get("jobs", []) if isinstance(entry, dict)])
+            jobs = error.details.get("jobs")
+            queue.reinstate(
+                held, [_job(entry) for entry in jobs if isinstance(entry, dict)] if isinstance(jobs, list) else []
+            )
         raise
     build_token = reply.get("build_token")
     if held is not None and build_token is not None:
@@ -70,10 +73,40 @@ def _job(entry: c.Mapping[str, t.Any]) -> Job:
     return Job.checked(*(entry.get(name) for name in Job._fields))
 
 
+class Fetched(t.NamedTuple):
+    """What is at home, and how the build that made it ended."""
+
+    files: list[Facts]
+    status: Facts
+
+
 def fetch_results(
     step: StepAction, context: StepContext, lease: Facts, status: Facts | None, task_vars: Facts
-) -> list[Facts]:
-    """Bring log and results home and return the files; without a status the client is asked for it."""
+) -> Fetched:
+    """Bring log and results home; without a status the client is asked for it.
+
+    A build that made a file of another package's has failed, whatever its machine thinks: only its log comes home.
+    """
+    told = status or ask_results(step, context, lease, task_vars)
+    try:
+        return Fetched(_fetch(step, context, lease, told, task_vars), told)
+    except FileConflict as error:
+        failed = {
+            **told,
+            "reason": "conflict",
+            "infrastructure": False,
+            "detail": error.message,
+            "manifest": _rest(told),
+        }
+        return Fetched(_fetch(step, context, lease, failed, task_vars), failed)
+
+
+def _rest(status: Facts) -> list[t.Any]:
+    """Return of the manifest what nobody else can have."""
+    return [entry for entry in status["manifest"] if entry["kind"] in ("log", "workdir")]
+
+
+def _fetch(step: StepAction, context: StepContext, lease: Facts, status: Facts, task_vars: Facts) -> list[Facts]:
     settings, machine, job = context.settings, lease["machine"], lease_job(lease)
     held = context.lease(lease)
     chroot = chroot_path(settings.scratchdir, job)
@@ -100,9 +133,8 @@ def fetch_results(
             fetch(arrival)
 
     with receiver, Watch(context.queue, held) as watch:
-        told = status or ask_results(step, context, lease, task_vars)
         try:
-            for arrival in receiver.plan(check_results(context, told)):
+            for arrival in receiver.plan(check_results(context, status)):
                 fetch_one = functools.partial(fetch_patiently, arrival)
                 step.persistently(fetch_one, watch, patience=settings.reconnect_timeout)
         except TransferFailed:
@@ -120,8 +152,12 @@ def check_results(context: StepContext, status: Facts) -> Manifest:
         limits=Limits(total_bytes=limit) if limit else None,
         suffixes={"package": context.system.package_suffixes},
     )
-    if status.get("reason") == "success" and not any(entry.file.kind == "package" for entry in manifest.files):
+    success = status.get("reason") == "success"
+    if success and not any(entry.file.kind == "package" for entry in manifest.files):
         raise BadManifest("The build machine says that the build succeeded, but names no package.")
+    made = [entry.file.name for entry in manifest.files if entry.file.kind in SET_KINDS]
+    if made and not success:
+        raise BadManifest(f"The build machine says that the build did not succeed, but that it made {made[0]!r}.")
     return manifest
 
 

@@ -18,6 +18,7 @@ from ._client_steps import ask_results, claim_chroot, clean_chroot, Facts, fetch
 from ._context import lease_facts, StepContext
 from ._queue import Candidate, CLAIMED, Lease
 from ._step import display, StepAction
+from ._telling import strange_results, tell
 from ._verdict import record_build
 
 Action = t.Literal["leave", "drop", "collect", "clean", "discard"]
@@ -112,10 +113,14 @@ def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts,
     claim_chroot(step, context, facts, task_vars, lease)
     try:
         status = ask_results(step, context, facts, task_vars)
-        files = fetch_results(step, context, facts, status, task_vars)
+        fetched = fetch_results(step, context, facts, status, task_vars)
     except PortbuildError as error:
         if not error.details.get("spoiled"):
             raise
         display.warning(f"The results of {lease.job} on {lease.machine} are given up: {error}")
+        events = [strange_results(context, facts, error)]
     else:
-        record_build(context, context.lease(facts), status, files, [])
+        recorded = record_build(context, context.lease(facts), fetched.status, fetched.files, [])
+        events = recorded["events"]
+    for problem in tell(context, events).problems:
+        display.warning(problem)

@@ -20,7 +20,7 @@ _NUMBER = (int, float)
 
 # By module, what the controller uses of its reply without looking twice.
 EXPECTED: dict[str, dict[str, Kind]] = {
-    "build_package": {"state": str, "status": dict, "needs": [dict], "incoming": str, "problems": [str]},
+    "build_package": {"state": str, "status": dict, "needs": [dict], "problems": [str]},
     "claim_chroot": {"backend": str, "base": str},
     "cleanup": {"changed": bool, "removed": [dict]},
     "fetch_results": {"status": dict},
@@ -29,6 +29,7 @@ EXPECTED: dict[str, dict[str, Kind]] = {
 }
 OPTIONAL: dict[str, dict[str, Kind]] = {
     "claim_chroot": {"build_token": (int, type(None)), "clock": _NUMBER, "memory": int, "status": dict},
+    "make_bindist": {"sha256": str, "size": int},
     "clean_chroot": {"cleaned": bool, "held": str, "why": str},
 }
 _WORDS = {str: "a string", dict: "an object", bool: "true or false", int: "a whole number", list: "a list"}

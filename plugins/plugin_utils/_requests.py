@@ -102,7 +102,7 @@ def _disk_limit(settings: Settings, chroot: c.Mapping[str, t.Any]) -> int:
     """Return how many bytes the job may write; what a tmpfs chroot holds is memory, by default half of the machine's."""
     if chroot["backend"] != "tmpfs":
         return settings.disk_limit
-    bounds = (settings.disk_limit, settings.tmpfs_size or int(chroot["memory"]) // 2)
+    bounds = (settings.disk_limit, settings.tmpfs_size or int(chroot.get("memory") or 0) // 2)
     return min((bound for bound in bounds if bound), default=0)
 
 

@@ -24,7 +24,7 @@ import typing as t
 
 from ..module_utils._errors import PortbuildError
 from ..module_utils._files import sha256_file, sync_directory
-from ..module_utils._names import BadName, check_file_name, check_sha256, check_version, Job
+from ..module_utils._names import BadName, check_file_name, check_result_name, check_sha256, check_version, Job
 from ._record import directory_of, INCOMING, incoming_log, path_of
 from ._space import check_space, ControllerDiskFull, disk_full, free_bytes, full_disk_is_named
 from ._store import BuildRecord, conflict, Identity, Kind, KINDS, Phase, SET_KINDS, Store, StoredFile
@@ -37,7 +37,6 @@ if t.TYPE_CHECKING:
 _PART = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9+._,~@=:%-]*")
 _REASON = re.compile(r"[a-z][a-z_]{0,39}")
 _ARCHIVE = re.compile(r"(\.tar(?:\.[a-z0-9]{1,4})?|\.t[a-z]z)$")
-_EPOCH = re.compile(r":|%3a", re.IGNORECASE)
 
 
 class Spoiled(PortbuildError):
@@ -144,9 +143,7 @@ def _check_entry(entry: t.Any, limits: Limits, suffixes: c.Mapping[str, c.Sequen
     kind = entry["kind"]
     if kind not in KINDS:  # a list of strings: also safe for what cannot be hashed
         raise BadName(f"The kind {_shown(kind)} is unknown, it must be one of {', '.join(KINDS)}.")
-    name = check_file_name(entry["name"])
-    if kind in SET_KINDS and _EPOCH.search(name):
-        raise BadName(f"The file name {name!r} carries an epoch.")
+    name = (check_result_name if kind in SET_KINDS else check_file_name)(entry["name"])
     endings = suffixes.get(kind)
     if endings is not None and not name.endswith(tuple(endings)):
         raise BadName(f"The {kind} {name!r} must end in {' or '.join(endings)}.")

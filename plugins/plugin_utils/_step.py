@@ -18,6 +18,7 @@ import collections.abc as c
 import contextlib
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -85,6 +86,21 @@ class TransferFailed(StepFailed):
             reason="transfer",
             infrastructure=True,
         )
+
+
+# What sftp's batch language takes for a plain name: its quotes are not the shell's, and a line beginning with "!" is
+# a command for the controller's shell.
+_REMOTE_PATH = re.compile(r"(/[A-Za-z0-9._+@~%=:,-]+)+")
+
+
+def check_remote(path: str) -> str:
+    """Return the path on a machine if it can be given to a file transfer as it is, or raise BadArguments."""
+    if not _REMOTE_PATH.fullmatch(path):
+        raise BadArguments(
+            f"{path!r} cannot be the path of a file on a build machine.",
+            remedy="Expected is an absolute path of letters, digits and . _ + @ ~ % = : , - (see portbuild_scratchdir).",
+        )
+    return path
 
 
 class _DeadlineExceeded(BaseException):
@@ -337,11 +353,11 @@ class StepAction(ActionBase):
 
     def send(self, local: str, remote: str, *, machine: str, limit: float = 7200.0) -> None:
         """Copy a file to the machine as client_user, without become."""
-        self._transfer(self._connection.put_file, local, remote, machine, limit)
+        self._transfer(self._connection.put_file, local, check_remote(remote), machine, limit)
 
     def receive(self, remote: str, local: str, *, machine: str, limit: float = 7200.0) -> None:
         """Copy a file from the machine as client_user, without become: no file is held in memory."""
-        self._transfer(self._connection.fetch_file, remote, local, machine, limit)
+        self._transfer(self._connection.fetch_file, check_remote(remote), local, machine, limit)
 
     def _transfer(
         self, transfer: c.Callable[[str, str], t.Any], source: str, target: str, machine: str, limit: float

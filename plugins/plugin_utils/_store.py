@@ -29,12 +29,12 @@ from ..module_utils._errors import PortbuildError
 from ..module_utils._names import check_file_name, check_machine, check_package, check_sha256, check_version
 from ._space import disk_full, free_bytes
 
-Kind = t.Literal["package", "changes", "buildinfo", "distfile", "workdir", "log"]
+Kind = t.Literal["package", "changes", "buildinfo", "extra", "distfile", "workdir", "log"]
 Outcome = t.Literal["success", "failed"]
 
 KINDS: tuple[Kind, ...] = t.get_args(Kind)
 # These are one set: a successful build replaces all of them together, and each name belongs to one package.
-SET_KINDS: tuple[Kind, ...] = ("package", "changes", "buildinfo")
+SET_KINDS: tuple[Kind, ...] = ("package", "changes", "buildinfo", "extra")
 PACKAGES: tuple[Kind, ...] = ("package",)
 
 _AVERAGED = 5  # builds: enough to even out a busy machine, few enough to follow a package that grows
@@ -593,12 +593,12 @@ def _check_files(build: BuildRecord, files: c.Sequence[StoredFile]) -> None:
         check_file_name(file.name)
         check_sha256(file.sha256)
         if file.kind not in KINDS or file.size < 0:
-            raise ValueError(f"{file} is no file of a build")
+            raise StoreError(f"{file} is no file of a build.")
         if (file.kind, file.name) in seen:
-            raise ValueError(f"{file.name} is named twice")
+            raise StoreError(f"{file.name} is named twice.")
         seen.add((file.kind, file.name))
         if build.outcome != "success" and file.kind in SET_KINDS:
-            raise ValueError(f"{build.package} failed, so it has no {file.kind} {file.name}")
+            raise StoreError(f"{build.package} failed, so it has no {file.kind} {file.name}.")
 
 
 def _replayed(build: BuildRecord, earlier: Built) -> Recorded:

@@ -18,7 +18,7 @@ from ..module_utils._names import BadName, check_version
 from ._attempts import Attempt, blames_package, RESOURCES
 from ._context import StepContext
 from ._duds import read_duds
-from ._notify import context_of, default_sender, Event, events_of, MailConfig, Notifier
+from ._notify import context_of, events_of
 from ._queue import Lease
 from ._record import path_of, Recorder
 from ._results import build_record
@@ -27,9 +27,6 @@ from ._text import one_line
 
 OUTCOMES = {"success": "built", "failed": "failed"}
 MAX_LEFTOVERS = 1000  # that a message or a step's result names
-
-# What concerns a port and not the cluster.
-EVENTS_FOR_MAINTAINERS: tuple[Event, ...] = ("failure", "plist", "broken_built", "builds_again")
 
 
 def record_build(
@@ -144,21 +141,3 @@ def _events(
 
 def _log(context: StepContext, build: BuildRecord) -> str:
     return os.path.join(context.layout.branch_directory, build.log) if build.log else ""
-
-
-def make_notifier(context: StepContext) -> Notifier:
-    """Return the notifier of the branch as the settings describe it."""
-    settings = context.settings
-    if not settings.mail_host:
-        return Notifier(None, context.layout.spool)
-    config = MailConfig(
-        host=settings.mail_host,
-        port=settings.mail_port,
-        sender=settings.mail_from or default_sender(),
-        to={**settings.mail_events, "default": settings.mail_to},
-        maintainer=EVENTS_FOR_MAINTAINERS if settings.mail_maintainers else (),
-        starttls=settings.mail_tls == "starttls",
-        username=settings.mail_username,
-        password=settings.mail_password,
-    )
-    return Notifier(config, context.layout.spool)

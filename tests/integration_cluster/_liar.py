@@ -66,6 +66,8 @@ def read_token() -> int:
         return int(stream.read())
 
 
+#: Where sftp's quotes end, a line that begins with an exclamation mark is a command for the controller's shell.
+ESCAPE = "/tmp/x\\'\"\n!touch escaped\n#"
 FACTS = {"portbuild_noclean": True, "portbuild_keep_workdir": "always", "portbuild_scratchdir": "/srv/escaped"}
 
 #: What each changes in a reply, or says in its place.
@@ -84,6 +86,8 @@ LIES: dict[str, Change | str] = {
     "needs": of_build(lambda reply: reply.update(state="waiting", needs=[{"name": "shadow", "sha256": "0" * 64}])),
     "base": of_chroot(lambda reply: reply.pop("base")),
     "token": of_chroot(lambda reply: reply.update(build_token=read_token())),
+    "failed": of_build(lambda reply: reply["status"].update(reason="failed")),
+    "incoming": lambda reply: reply.update(incoming=ESCAPE, path=ESCAPE) if "needs" in reply else None,
     "facts": lambda reply: reply.update(ansible_facts=FACTS),
     "prose": "Everything went well.\n",
     "half": '{"changed": true, "state": "ended", "status": {"state": "ended", "manifest": [',

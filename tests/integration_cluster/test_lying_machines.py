@@ -6,8 +6,11 @@
 
 from __future__ import annotations
 
+import email
+import email.policy
 import functools
 import hashlib
+import json
 import pathlib
 import typing as t
 
@@ -36,6 +39,7 @@ ANSWERS = {
     "checksum": "0000000000000000000000000000000000000000000000000000000000000000 was announced",
     "many": "at most 5000 are accepted",
     "unmade": "The build machine says that the build succeeded, but names no package",
+    "failed": "The build machine says that the build did not succeed, but that it made",
     "word": "In the reply 'status' is 'ended', where an object is expected",
     "needs": "which was not offered to it",
     "base": "The reply lacks 'base'",
@@ -97,7 +101,9 @@ def story(farm: Farm, liars: None, tmp_path_factory: pytest.TempPathFactory) -> 
     """On each slot of each machine one job, which is told several lies and in the end the truth."""
     sources = tmp_path_factory.mktemp("lies")
     story = Story({}, {}, hash_of("/etc/passwd"), {path.name for path in farm.packages.iterdir()})
-    variables = {"sourcedir": str(sources), "attempts": 1, "check": "off"}
+    # Mail goes nowhere: it waits in the spool, where it can be read.
+    mail = {"mail_host": "127.0.0.1", "mail_port": 9, "mail_to": ["ports@example.org"]}
+    variables = {"sourcedir": str(sources), "attempts": 1, "check": "off", **mail}
 
     def dispatch(client: Client, package: str, lies: t.Sequence[str]) -> None:
         for lie in lies:
@@ -133,6 +139,18 @@ def test_nothing_is_lost(story: Story, farm: Farm, lie: str) -> None:
     assert len(list(farm.packages.glob(f"{package}_1.0_*"))) == 3
 
 
+@pytest.mark.parametrize("lie", ["dots", "checksum", "missing", "unmade"])
+def test_people_learn_of_strange_results(story: Story, farm: Farm, lie: str) -> None:
+    package = story.told[lie].package
+    spool = [json.loads(path.read_text(encoding="utf-8")) for path in (farm.branch_directory / ".spool").glob("*.json")]
+    told = [
+        email.message_from_string(entry["message"], policy=email.policy.default).get_content()
+        for entry in spool
+        if (entry["event"], entry["package"]) == ("fetch_problem", package)
+    ]
+    assert any(ANSWERS[lie] in message for message in told), told
+
+
 def test_nothing_is_written_where_it_should_not_be(story: Story, idle: Farm) -> None:
     assert hash_of("/etc/passwd") == story.passwd
     assert list(idle.root.parent.rglob("*escaped*")) == []
@@ -149,6 +167,15 @@ def test_a_machine_sets_no_variables(idle: Farm, liars: None, tmp_path: pathlib.
     kept = client.run(["find", f"{client.scratch}/kept", "-name", package], check=False)
     assert kept.stdout == ""  # not portbuild_noclean
     assert list((idle.branch_directory / "workdirs").glob(f"{package}*")) == []  # nor portbuild_keep_workdir
+
+
+def test_a_machine_names_no_path(idle: Farm, liars: None, tmp_path: pathlib.Path) -> None:
+    """What it says of where files go is not given to sftp."""
+    client = idle.cluster["client1"]
+    package = copy_source("pb-null", tmp_path, "pb-told-path")
+    arguments = aimed_at(idle, client, ansible_python_interpreter=interpreter("incoming"))
+    start(idle, *arguments, package=package, sourcedir=str(tmp_path), check="off").end().ok()
+    assert list(pathlib.Path.cwd().glob("escaped*")) + list(idle.root.parent.rglob("escaped*")) == []
 
 
 def test_another_machine_builds_it(idle: Farm, liars: None, tmp_path: pathlib.Path) -> None:

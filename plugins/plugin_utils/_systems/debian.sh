@@ -36,7 +36,7 @@ tab=$(printf '\t')
 
 say() { printf '%s\n' "portbuild: $*"; }
 fail() { say "$*"; exit 1; }
-soft() { say "$*"; exit 75; }
+soft() { say "$*" >&2; exit 75; } # what it is called in may keep its output to itself
 
 # --- apt ------------------------------------------------------------------------------------------------------------
 

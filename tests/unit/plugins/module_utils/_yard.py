@@ -75,7 +75,7 @@ class Yard:
         digest = hashlib.sha256(content).hexdigest()
         incoming = self.scratch / "incoming"
         incoming.mkdir(exist_ok=True)
-        (incoming / f"{digest}.part").write_bytes(content)
+        (incoming / f"{digest}.{self._token}.part").write_bytes(content)
         return digest
 
     def close(self) -> None:

@@ -37,7 +37,12 @@ pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux namespaces"),
 ]
 
-PACKAGES = {"packages": {"dir": "/build/results", "kinds": {".changes": "changes", ".buildinfo": "buildinfo"}}}
+PACKAGES = {
+    "packages": {
+        "dir": "/build/results",
+        "kinds": {".deb": "package", ".changes": "changes", ".buildinfo": "buildinfo"},
+    }
+}
 MAKE_PACKAGE = "mkdir -p results; echo contents > results/a_1_all.deb; echo c > results/a.changes\n"
 
 
@@ -267,7 +272,7 @@ def test_a_bad_request_is_refused_before_anything_is_done(job: TinyJob, wrong: d
 
 def test_inputs_are_asked_for_verified_and_offered(job: TinyJob) -> None:
     digest = job.yard.cache(b"source\n")
-    part = job.yard.scratch / "incoming" / f"{digest}.part"
+    part = job.yard.scratch / "incoming" / f"{digest}.{job.token}.part"
     content = part.read_bytes()
     part.unlink()
     inputs = [{"name": "hello.tar", "sha256": digest, "size": len(content), "place": "inputs"}]
@@ -289,7 +294,7 @@ def test_inputs_are_asked_for_verified_and_offered(job: TinyJob) -> None:
 
 def test_an_incoming_file_must_be_plain(job: TinyJob) -> None:
     digest = job.yard.cache(b"source\n")
-    part = job.yard.scratch / "incoming" / f"{digest}.part"
+    part = job.yard.scratch / "incoming" / f"{digest}.{job.token}.part"
     os.link(part, part.with_name("another"))
     with pytest.raises(BadRequest):
         job.start("true", inputs=[{"name": "x", "sha256": digest}])
@@ -297,7 +302,7 @@ def test_an_incoming_file_must_be_plain(job: TinyJob) -> None:
 
 def test_needs_of_a_step_with_network_are_waited_for(job: TinyJob) -> None:
     digest = job.yard.cache(b"our package\n")
-    part = job.yard.scratch / "incoming" / f"{digest}.part"
+    part = job.yard.scratch / "incoming" / f"{digest}.{job.token}.part"
     part.rename(part.with_name("later"))
     script = f"""case $1 in
         plan) echo "ours.deb {digest}" > /portbuild/out/needs ;;
@@ -573,6 +578,8 @@ def test_the_store_cleans_a_running_build(job: TinyJob) -> None:
         ("cd ..; rmdir results; echo x > results", "a regular file"),
         ("cd ..; rmdir results; mkfifo results", "a FIFO"),
         ("echo x > a.changes", "made no package"),
+        ("echo x > images.tar.gz", "made no package"),
+        ("echo x > 'a_1%3a1_all.deb'", "carries an epoch"),
         ("dd if=/dev/zero of=a.deb bs=1M count=1 seek=3000 2>/dev/null", "larger than"),
         ("true", "made no package"),
     ],
@@ -583,6 +590,26 @@ def test_planted_results(job: TinyJob, plant: str, complaint: str) -> None:
     assert complaint in status["detail"]
     assert [entry["kind"] for entry in status["manifest"]] == ["log"]
     nothing_is_left(job)
+
+
+def test_what_is_no_package_belongs_to_the_set(job: TinyJob) -> None:
+    status = job.build("mkdir results; cd results; echo 1 > a.deb; echo 2 > a-images_1_amd64.tar.gz", collect=PACKAGES)
+    assert status["reason"] == "success"
+    kinds = {entry["name"]: entry["kind"] for entry in status["manifest"]}
+    assert (kinds["a.deb"], kinds["a-images_1_amd64.tar.gz"]) == ("package", "extra")
+
+
+def test_no_package_makes_the_status_unreadable(job: TinyJob) -> None:
+    bears = "\N{BEAR FACE}" * 200  # twelve bytes each in JSON
+    line = f"i=0; while [ $i -lt 4000 ]; do printf 'extra\\t/%s\\n' $i{bears}; i=$((i + 1)); done"
+    script = (
+        f"if [ $1 = build ]; then mkdir results; echo 1 > results/one.deb; else {line}; fi > /portbuild/out/leftovers"
+    )
+    status = job.build(script, {"name": "build", "phase": "build"}, {**CHECK, "name": "check"}, collect=PACKAGES)
+    assert status["reason"] == "success"
+    assert 100 < len(status["leftovers"]) < 2000
+    assert any("There are more leftovers" in warning for warning in status["warnings"])
+    assert (job.path / "status.json").stat().st_size < 4 << 20
 
 
 def test_a_root_step_cannot_plant_the_hosts_files_either(job: TinyJob) -> None:

@@ -24,7 +24,6 @@ WAITING: dict[str, t.Any] = {
     "state": "waiting",
     "status": {},
     "needs": [{"name": "x", "sha256": "0"}],
-    "incoming": "/srv/incoming",
     "problems": [],
 }
 CLAIMED: dict[str, t.Any] = {
