@@ -12,8 +12,9 @@ import typing as t
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import passed_over
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Lease
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import check_space
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import Identity
@@ -63,11 +64,7 @@ class ActionModule(StepAction):
         )
         queue_id = queue.id()
         # What a dispatch left that came to its own end is not what is wanted now, be it recorded or not.
-        recorded = (
-            lease.held in (None, "orphan")
-            and lease.build_token is not None
-            and context.store.built(Identity(queue_id, lease.build_token)) is not None
-        )
+        recorded = lease.held in (None, "orphan") and _is_recorded(context, lease, queue_id)
         return {
             "changed": True,
             "lease": lease_facts(lease, queue_id),
@@ -76,6 +73,14 @@ class ActionModule(StepAction):
             "waited": round(time.monotonic() - started, 3),
             "not_candidates": others,
         }
+
+
+def _is_recorded(context: StepContext, lease: Lease, queue_id: str) -> bool:
+    """Return whether the build that the lease stands for has been recorded, as one of this package."""
+    if lease.build_token is None:
+        return False
+    known = context.store.built(Identity(queue_id, lease.build_token))
+    return known is not None and known.build.package == lease.job.package
 
 
 def _not_tried(package: str, why: str) -> dict[str, t.Any]:

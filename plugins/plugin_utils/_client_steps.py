@@ -58,15 +58,33 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
             )
         raise
     build_token = reply.get("build_token")
-    if held is not None and build_token is not None:
-        known = context.store.built(Identity(queue.id(), build_token))
-        if not 0 < build_token <= held.token or (known is not None and known.build.package != held.job.package):
-            raise BadReply("claim_chroot", machine, f"The chroot's build {build_token} is not one of {held.job}.")
+    if held is not None and build_token is not None and not _may_be_of(context, held, build_token):
+        why = f"The chroot's build {build_token} is not one of {held.job}."
+        raise BadReply("claim_chroot", machine, why, spoiled=True)  # what is in the chroot is not to be waited for
     if held is not None and build_token != held.build_token:
         # Also None: the build that the lease remembers is lost, and the next one has an identity of its own.
         queue.update(held, build_token=build_token)
     clock = reply.get("clock")
     return {**reply, "clock_offset": time.time() - clock if isinstance(clock, (int, float)) else 0.0}
+
+
+def _may_be_of(context: StepContext, held: Lease, build_token: int) -> bool:
+    """Return whether the build in the chroot can be one of the lease's job that nobody has recorded yet.
+
+    The lease remembers a build's token before the build starts. One that it does not know is that of a lease that was
+    lost (a power failure), unless it was given to another job: a machine that says so would have the results of its
+    own build recorded in the place of that other one's.
+    """
+    queue = context.queue
+    identity = Identity(queue.id(), build_token)
+    if not context.store.newest(held.job.package, identity.queue) < build_token <= held.token:
+        return False
+    if build_token in (held.token, held.build_token):
+        return True
+    others = (other for other in (*queue.held(), *queue.leases()) if other.job != held.job)
+    return context.store.built(identity) is None and all(
+        build_token not in (other.token, other.build_token) for other in others
+    )
 
 
 def _job(entry: c.Mapping[str, t.Any]) -> Job:

@@ -110,17 +110,15 @@ def resolve_abandoned(
 
 def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts, task_vars: Facts) -> None:
     """Bring the results home and record them, or say why there is nothing to be had."""
-    claim_chroot(step, context, facts, task_vars, lease)
     try:
+        claim_chroot(step, context, facts, task_vars, lease)
         status = ask_results(step, context, facts, task_vars)
         fetched = fetch_results(step, context, facts, status, task_vars)
+        events = record_build(context, context.lease(facts), fetched.status, fetched.files, [])["events"]
     except PortbuildError as error:
         if not error.details.get("spoiled"):
             raise
         display.warning(f"The results of {lease.job} on {lease.machine} are given up: {error}")
         events = [strange_results(context, facts, error)]
-    else:
-        recorded = record_build(context, context.lease(facts), fetched.status, fetched.files, [])
-        events = recorded["events"]
     for problem in tell(context, events).problems:
         display.warning(problem)

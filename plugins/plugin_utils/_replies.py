@@ -38,11 +38,11 @@ _WORDS = {str: "a string", dict: "an object", bool: "true or false", int: "a who
 class BadReply(PortbuildError):
     """A build machine answered something that its modules do not say."""
 
-    def __init__(self, module: str, machine: str, what: str) -> None:
+    def __init__(self, module: str, machine: str, what: str, *, spoiled: bool = False) -> None:
         super().__init__(
             f"{module} on {machine}: {what}",
             remedy="Is something else in the place of the machine's Python, or does it print of its own?",
-            details={"reason": "client", "infrastructure": True},
+            details={"reason": "client", "infrastructure": True, **({"spoiled": True} if spoiled else {})},
         )
 
 

@@ -21,7 +21,7 @@ from ._duds import read_duds
 from ._notify import context_of, events_of
 from ._queue import Lease
 from ._record import path_of, Recorder
-from ._results import build_record
+from ._results import build_record, Spoiled
 from ._store import BuildRecord, Identity, Recorded, stored_file, StoredFile
 from ._text import one_line
 
@@ -43,6 +43,12 @@ def record_build(
     identity = Identity(context.queue.id(), lease.build_token or lease.token)
     recorder = Recorder(context.store, context.layout, compress_logs=context.settings.compress_logs)
     known = context.store.built(identity)
+    if known is not None and known.build.package != lease.job.package:
+        raise Spoiled(
+            f"The build {identity.token} of {lease.job} is recorded as one of {known.build.package}, on "
+            f"{known.build.machine}: one of {known.build.machine} and {lease.machine} has said what is not so.",
+            remedy="The package is built again. See what is wrong with these machines.",
+        )
     if known is not None:
         recorder.record(known.build)  # changes nothing, but removes what a dispatch that died after the commit left
         events = _events(context, known.build, known.result, status or {})  # told once, however often they are given
