@@ -16,7 +16,7 @@ from ansible_collections.portbuild.cluster.plugins.module_utils._files import sh
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import incoming_path
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._client_steps import check_results
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job, StepContext
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import BuildRequest, make_request
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import BuildRequest, make_request, note_of
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import Settings
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
     display,
@@ -52,12 +52,18 @@ class ActionModule(StepAction):
                 display.warning(warning)
             if held.build_token is None:
                 # Remembered before anything starts: whoever adopts the job knows that such a build may exist.
-                held = queue.update(held, build_token=held.token)
+                held = queue.update(held, build_token=held.token, asked=note_of(request.asked, held.token))
+            stale = held.details.get("asked") != note_of(request.asked, held.build_token or 0)
+            if stale:
+                display.display(
+                    f"{job.package} on {machine}: what is there was begun for an earlier dispatch, which asked for "
+                    "something else. It is brought home first, then the package is built anew."
+                )
             with Watch(queue, held) as watch:
                 reply = self._wait(context, lease, request, task_vars, watch)
         # The client told its clock a moment ago, when the chroot was claimed: good enough to put a time on a log.
         offset = arguments["chroot"].get("clock_offset")
-        return {**reply, "changed": True, "status": {**reply["status"], "clock_offset": offset}}
+        return {**reply, "changed": True, "status": {**reply["status"], "clock_offset": offset, "stale": stale}}
 
     def _wait(
         self,

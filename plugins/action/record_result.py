@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
+from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job, StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Lease
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import asked_for, note_of
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import LEASE_ARGUMENT, StepAction
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._verdict import record_build
 
@@ -27,8 +30,19 @@ class ActionModule(StepAction):
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         lease = arguments["lease"]
         job = lease_job(lease)
-        context = self.context(task_vars, package=job.package)
+        context = self.context(task_vars, machine=lease["machine"], package=job.package)
         if self.check_mode:
             return {"changed": True, "recorded": False, "events": []}
         held = context.lease(lease)
-        return record_build(context, held, arguments["status"], arguments["files"], arguments["attempts"])
+        status = arguments["status"]
+        stale = _is_stale(context, lease, held) if status is None else bool(status.get("stale"))
+        return record_build(context, held, status, arguments["files"], arguments["attempts"], stale=stale)
+
+
+def _is_stale(context: StepContext, lease: dict[str, t.Any], held: Lease) -> bool:
+    """Return whether what was recorded by a dispatch that died is not what is asked for now."""
+    try:
+        asked = asked_for(context, lease)
+    except PortbuildError:  # the attempt to build it will say what is wrong with the source
+        return True
+    return held.details.get("asked") != note_of(asked, held.build_token or 0)

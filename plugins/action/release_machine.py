@@ -41,7 +41,7 @@ class ActionModule(StepAction):
         attempt = describe(lease, arguments["record"], arguments["failure"], arguments["clean"])
         attempts = [*arguments["attempts"], attempt]
         settings = context.settings
-        again = bool(attempt["infrastructure"]) and may_try_again(
+        again = bool(attempt["infrastructure"] or attempt["stale"]) and may_try_again(
             attempts, limit=settings.attempts, retries=settings.infra_retries
         )
         if again:

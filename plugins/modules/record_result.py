@@ -83,6 +83,13 @@ log:
   returned: when recorded
   type: str
   sample: /var/portbuild/debian-amd64/bookworm/logs/hello.log
+stale:
+  description:
+    - Whether the build was begun for an earlier dispatch, which asked for another version, source or options.
+      Then the package is still to be built.
+  returned: when recorded
+  type: bool
+  sample: false
 events:
   description: What there is to tell, for M(portbuild.cluster.notify).
   returned: when recorded

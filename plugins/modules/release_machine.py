@@ -60,7 +60,9 @@ outcome:
   type: dict
   contains:
     outcome:
-      description: One of V(built), V(failed), V(infrastructure), V(error), V(predicted).
+      description:
+        - One of V(built), V(failed), V(infrastructure), V(error), V(stale), V(predicted).
+        - V(stale) is a build that was begun for an earlier dispatch, which asked for something else.
       type: str
     reason:
       description: The supervisor's reason, or the step's.
@@ -69,7 +71,7 @@ outcome:
       description: A sentence for a person.
       type: str
     again:
-      description: Whether the package should be tried on another machine.
+      description: Whether the package should be tried once more.
       type: bool
   sample:
     outcome: built

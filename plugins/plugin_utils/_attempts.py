@@ -19,6 +19,8 @@ Facts = c.Mapping[str, t.Any]
 
 RESOURCES = "resources"  # the failure class of a package that asks for more than the machines have
 
+MAX_STALE = 4  # builds that one dispatch brings home for earlier ones, before it gives up
+
 _OUTCOMES = {"built": "was built", "failed": "failed", "infrastructure": "was not built", "error": "was not built"}
 
 
@@ -33,7 +35,10 @@ def blames_package(attempts: c.Iterable[Attempt], machine: str, reason: str) -> 
     The same on two machines is no accident of a machine: the package itself asks for too much.
     """
     return any(
-        attempt.get("reason") == reason and attempt.get("machine") != machine and attempt.get("recorded")
+        attempt.get("reason") == reason
+        and attempt.get("machine") != machine
+        and attempt.get("recorded")
+        and not attempt.get("stale")
         for attempt in attempts
     )
 
@@ -42,10 +47,12 @@ def may_try_again(attempts: c.Sequence[Attempt], *, limit: int, retries: int) ->
     """Return whether another attempt is allowed after these.
 
     C(limit) bounds all attempts, C(retries) how often a build may be started again after one that was recorded as a
-    failure of the infrastructure.
+    failure of the infrastructure. A build that was begun for an earlier dispatch and only brought home does not count;
+    there is one on each machine at most, and a machine that says to have another one each time is not believed for ever.
     """
-    builds = sum(1 for attempt in attempts if attempt.get("recorded"))
-    return len(attempts) < limit and builds <= retries
+    own = [attempt for attempt in attempts if not attempt.get("stale")]
+    builds = sum(1 for attempt in own if attempt.get("recorded"))
+    return len(own) < limit and builds <= retries and len(attempts) - len(own) <= MAX_STALE
 
 
 def hold_state(clean: Facts) -> Hold | None:
@@ -63,10 +70,14 @@ def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[
     """Return what the attempt came to, with a sentence for a person."""
     package, machine = lease["package"], lease["machine"]
     left = hold_state(clean)
+    stale = bool(record.get("stale"))
     if record.get("recorded"):
         outcome, reason = str(record["outcome"]), str(record["reason"])
         message = _recorded_message(package, machine, record)
         infrastructure = outcome == "infrastructure"
+        if stale:
+            outcome = "stale"
+            message += f". That is what an earlier dispatch asked for: {package} is still to be built."
     else:
         infrastructure = bool(failure.get("infrastructure"))
         outcome, reason = "infrastructure" if infrastructure else "error", str(failure.get("reason") or "error")
@@ -82,6 +93,7 @@ def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[
         "reason": reason,
         "infrastructure": infrastructure,
         "recorded": bool(record.get("recorded")),
+        "stale": stale,
         "log": record.get("log", ""),
         "msg": message,
     }

@@ -12,6 +12,8 @@ from __future__ import annotations
 import collections.abc as c
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
 import typing as t
@@ -33,6 +35,8 @@ class BuildRequest:
     script: str
     offered: dict[str, str]
     warnings: tuple[str, ...]
+    asked: str
+    """What is asked for, in a word: equal for equal wishes. See asked_for()."""
 
 
 @contextlib.contextmanager
@@ -44,7 +48,8 @@ def make_request(
     Files made for it exist until the end of the block.
     """
     with _work_directory(context.layout.incoming) as work_directory:
-        plan = context.system.prepare(_inputs(context, lease, work_directory))
+        inputs = _inputs(context, lease, work_directory)
+        plan = context.system.prepare(inputs)
         yield BuildRequest(
             build=_build(context, lease, chroot, plan),
             script=plan.script,
@@ -53,7 +58,43 @@ def make_request(
                 **{file.sha256: file.path for file in plan.offered.values()},
             },
             warnings=tuple(plan.warnings),
+            asked=_asked(inputs, plan),
         )
+
+
+def asked_for(context: StepContext, lease: c.Mapping[str, t.Any]) -> str:
+    """Return what is asked for now: the version, the source and the options of the build, as a SHA-256.
+
+    A build that was begun for an earlier dispatch answers this one only if that one asked for the same.
+    """
+    with _work_directory(context.layout.incoming) as work_directory:
+        inputs = _inputs(context, lease, work_directory)
+        return _asked(inputs, context.system.prepare(inputs))
+
+
+def note_of(asked: str, build_token: int) -> dict[str, t.Any]:
+    """Return what is remembered in the lease, under C(asked), of the build that is begun with this token."""
+    return {"build": build_token, "digest": asked}
+
+
+# How and where, but not what. Packages of ours come and go while others are built; where sources are is told by them.
+_NOT_ASKED = (
+    "job",
+    "packages",
+    "source_directory",
+    "work_directory",
+    "cache_directory",
+    "make_jobs",
+    "max_jobs",
+    "proxy",
+)
+
+
+def _asked(inputs: BuildInputs, plan: BuildPlan) -> str:
+    names = [field.name for field in dataclasses.fields(inputs) if field.name not in _NOT_ASKED]
+    wish = {name: getattr(inputs, name) for name in names}
+    files = sorted((file.name, file.sha256) for file in plan.inputs)
+    return hashlib.sha256(json.dumps([wish, files], sort_keys=True, default=str).encode()).hexdigest()
 
 
 @contextlib.contextmanager

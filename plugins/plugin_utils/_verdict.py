@@ -35,10 +35,13 @@ def record_build(
     status: c.Mapping[str, t.Any] | None,
     files: c.Sequence[c.Mapping[str, t.Any]],
     attempts: c.Sequence[Attempt],
+    *,
+    stale: bool = False,
 ) -> dict[str, t.Any]:
     """Record the build that the lease stands for, once, and return what the step says about it.
 
-    Without a status it must have been recorded by a dispatch that died before it could release.
+    Without a status it must have been recorded by a dispatch that died before it could release. C(stale): it was begun
+    for a dispatch that asked for something else.
     """
     identity = Identity(context.queue.id(), lease.build_token or lease.token)
     recorder = Recorder(context.store, context.layout, compress_logs=context.settings.compress_logs)
@@ -52,14 +55,14 @@ def record_build(
     if known is not None:
         recorder.record(known.build)  # changes nothing, but removes what a dispatch that died after the commit left
         events = _events(context, known.build, known.result, status or {})  # told once, however often they are given
-        return _facts(context, known.build, known.result, changed=False, events=events)
+        return _facts(context, known.build, known.result, changed=False, events=events, stale=stale)
     stored = [stored_file(entry) for entry in files]
     build = _judge(context, lease, identity, status or {}, stored, attempts)
     result = recorder.record(build, stored)
     recorded = context.store.built(identity)
     build = recorded.build if recorded is not None else build
     events = _events(context, build, result, status or {})
-    return _facts(context, build, result, changed=result.first_time, events=events)
+    return _facts(context, build, result, changed=result.first_time, events=events, stale=stale)
 
 
 def _judge(
@@ -107,7 +110,13 @@ def _offset(status: c.Mapping[str, t.Any]) -> float:
 
 
 def _facts(
-    context: StepContext, build: BuildRecord, result: Recorded, *, changed: bool, events: list[dict[str, t.Any]]
+    context: StepContext,
+    build: BuildRecord,
+    result: Recorded,
+    *,
+    changed: bool,
+    events: list[dict[str, t.Any]],
+    stale: bool,
 ) -> dict[str, t.Any]:
     outcome = "infrastructure" if build.infrastructure else OUTCOMES[build.outcome]
     return {
@@ -123,6 +132,7 @@ def _facts(
         "failures": result.failures,
         "log": _log(context, build),
         "events": events,
+        "stale": stale,
     }
 
 

@@ -111,3 +111,13 @@ def test_results_that_are_not_at_home_are_not_called_unbuilt() -> None:
         "Its chroot on a1 is left as uncollected (It holds results.)."
     )
     assert "hello was not built on a1" in describe(LEASE, {}, failure, CLEANED)["msg"]
+
+
+def test_what_an_earlier_dispatch_asked_for_is_no_answer_and_no_attempt() -> None:
+    said = describe(LEASE, {**BUILT, "stale": True}, {}, CLEANED)
+    assert (said["outcome"], said["stale"]) == ("stale", True)
+    assert said["msg"].endswith("hello is still to be built.")
+    assert may_try_again([said, said], limit=1, retries=0)
+    assert not may_try_again([said] * 5, limit=9, retries=9)  # a machine that always has another one
+    stale = {**attempt("a2", "machine_disk_full"), "stale": True}
+    assert not blames_package([stale], "a1", "machine_disk_full")
