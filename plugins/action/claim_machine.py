@@ -10,7 +10,7 @@ import time
 import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import passed_over
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import not_before, passed_over
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
@@ -58,6 +58,7 @@ class ActionModule(StepAction):
             candidates,
             self.owner,
             passed_over=passed_over(arguments["attempts"]),
+            not_before=not_before(arguments["attempts"], settings.retry_interval),
             wait=settings.claim_timeout or None,
             poll=settings.retry_interval,
             on_wait=_WaitMessages(job),

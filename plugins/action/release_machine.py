@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import describe, hold_state, may_try_again
@@ -38,7 +39,7 @@ class ActionModule(StepAction):
         released = context.queue.release(
             Lease.from_dict(lease), hold=hold, reason=str(arguments["clean"].get("msg") or "")
         )
-        attempt = describe(lease, arguments["record"], arguments["failure"], arguments["clean"])
+        attempt = describe(lease, arguments["record"], arguments["failure"], arguments["clean"], time.monotonic())
         attempts = [*arguments["attempts"], attempt]
         settings = context.settings
         again = bool(attempt["infrastructure"] or attempt["stale"]) and may_try_again(

@@ -19,14 +19,34 @@ Facts = c.Mapping[str, t.Any]
 
 RESOURCES = "resources"  # the failure class of a package that asks for more than the machines have
 
+LONGEST_PAUSE = 600.0  # seconds that a machine is passed over at most, unless the first time is longer
 MAX_STALE = 4  # builds that one dispatch brings home for earlier ones, before it gives up
 
 _OUTCOMES = {"built": "was built", "failed": "failed", "infrastructure": "was not built", "error": "was not built"}
 
 
 def passed_over(attempts: c.Iterable[Attempt]) -> list[str]:
-    """Return the machines on which an earlier attempt failed: they are used only if no other has room."""
+    """Return the machines on which an earlier attempt failed: they are used only if no other has room.
+
+    And then not at once, see not_before().
+    """
     return sorted({str(attempt["machine"]) for attempt in attempts if attempt.get("infrastructure")})
+
+
+def not_before(attempts: c.Iterable[Attempt], interval: float) -> dict[str, float]:
+    """Return until when (monotonic) machines on which attempts failed get no further one, though no other has room.
+
+    From C(interval) seconds on, twice as long after each failure: else a broken machine, which is always the least
+    loaded one, uses up all attempts within seconds while the others are busy.
+    """
+    moments: dict[str, float] = {}
+    pauses: dict[str, float] = {}
+    for attempt in attempts:
+        if attempt.get("infrastructure"):
+            machine = str(attempt["machine"])
+            pauses[machine] = min(2 * pauses[machine], max(interval, LONGEST_PAUSE)) if machine in pauses else interval
+            moments[machine] = float(attempt.get("ended") or 0.0) + pauses[machine]
+    return moments
 
 
 def blames_package(attempts: c.Iterable[Attempt], machine: str, reason: str) -> bool:
@@ -66,8 +86,8 @@ def hold_state(clean: Facts) -> Hold | None:
     return t.cast(Hold, held) if held in HOLDS else "lost"
 
 
-def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[str, t.Any]:
-    """Return what the attempt came to, with a sentence for a person."""
+def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts, ended: float = 0.0) -> dict[str, t.Any]:
+    """Return what the attempt came to, with a sentence for a person. C(ended) is when it ended (monotonic)."""
     package, machine = lease["package"], lease["machine"]
     left = hold_state(clean)
     stale = bool(record.get("stale"))
@@ -94,6 +114,7 @@ def describe(lease: Facts, record: Facts, failure: Facts, clean: Facts) -> dict[
         "infrastructure": infrastructure,
         "recorded": bool(record.get("recorded")),
         "stale": stale,
+        "ended": ended,
         "log": record.get("log", ""),
         "msg": message,
     }

@@ -253,6 +253,7 @@ class Queue(abc.ABC):
         owner: Owner,
         *,
         passed_over: c.Collection[str] = (),
+        not_before: c.Mapping[str, float] | None = None,
         wait: float | None = None,
         poll: float = POLL,
         on_wait: c.Callable[[float, str], None] | None = None,
@@ -260,7 +261,8 @@ class Queue(abc.ABC):
     ) -> Lease:
         """Return a lease for the job, waiting at most C(wait) seconds (None: as long as it takes) for a free slot.
 
-        A dead owner's lease of the job is adopted where it stands. C(on_wait) is called with the seconds waited so
+        A dead owner's lease of the job is adopted where it stands. A machine that is C(passed_over) is taken only if no
+        other has room, and none before the moment (monotonic) that C(not_before) has for it. C(on_wait) is called with the seconds waited so
         far, and why it goes on, after each attempt in vain, C(still_wanted) at every glance: False ends the wait with NotWanted.
         """
         if job.arch != self.arch:
@@ -269,6 +271,7 @@ class Queue(abc.ABC):
         looked_for_dead = started - poll
         while True:
             began = self._monotonic()
+            resting = {name: until for name, until in (not_before or {}).items() if until > began}
             mark = self._mark(candidates)
             # Judging every owner is dear, and who waits is woken by every release: once per poll is enough.
             thorough = began - looked_for_dead >= poll
@@ -277,7 +280,9 @@ class Queue(abc.ABC):
             patience = None if wait is None else max(0.0, wait - (began - started))
             locked: QueueLocked | None = None
             try:
-                lease = self._attempt(job, candidates, owner, passed_over, thorough=thorough, patience=patience)
+                lease = self._attempt(
+                    job, candidates, owner, passed_over, resting, thorough=thorough, patience=patience
+                )
                 if lease is not None:
                     return lease
             except QueueLocked as error:  # somebody works on it by hand; there is time
@@ -293,7 +298,8 @@ class Queue(abc.ABC):
                 )
             if on_wait is not None:
                 on_wait(waited, ALL_BUSY if locked is None else locked.message)
-            until = looked_for_dead + poll if locked is None else self._monotonic()
+            until = min(looked_for_dead + poll, *resting.values()) if resting else looked_for_dead + poll
+            until = until if locked is None else self._monotonic()
             self._pause(candidates, mark, until if wait is None else min(until, started + wait), job, still_wanted)
 
     def _pause(
@@ -330,11 +336,14 @@ class Queue(abc.ABC):
         candidates: c.Sequence[Candidate],
         owner: Owner,
         passed_over: c.Collection[str],
+        resting: c.Collection[str],
         *,
         thorough: bool,
         patience: float | None,
     ) -> Lease | None:
         """Return a lease, or None when all machines are full. C(thorough): take slots of dead owners too.
+
+        A machine that is C(resting) gets nothing new.
 
         Raises QueueLocked when the queue itself cannot be had within about C(patience) seconds, or soon without.
         """

@@ -808,6 +808,7 @@ class FileQueue(Queue):
         candidates: c.Sequence[Candidate],
         owner: Owner,
         passed_over: c.Collection[str],
+        resting: c.Collection[str],
         *,
         thorough: bool,
         patience: float | None,
@@ -816,7 +817,7 @@ class FileQueue(Queue):
             _lease_name(candidate.name, _key(job))  # raises for names that are malformed or too long together
         timeout = self._lock_timeout if patience is None else min(self._lock_timeout, max(patience, 1.0))
         with self._write_books(timeout) as books:
-            return self._attempt_locked(books, job, candidates, owner, passed_over, thorough=thorough)
+            return self._attempt_locked(books, job, candidates, owner, passed_over, resting, thorough=thorough)
 
     def _attempt_locked(
         self,
@@ -825,11 +826,12 @@ class FileQueue(Queue):
         candidates: c.Sequence[Candidate],
         owner: Owner,
         passed_over: c.Collection[str],
+        resting: c.Collection[str],
         *,
         thorough: bool,
     ) -> Lease | None:
         names = [candidate.name for candidate in candidates]
-        rooms = _rooms(books, candidates)
+        rooms = {name: jobs for name, jobs in _rooms(books, candidates).items() if name not in resting}
         existing = self._existing(books, job)
         if existing is not None and existing.machine in names:
             return self._take(books, existing, job, owner, names)

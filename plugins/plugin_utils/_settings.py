@@ -701,7 +701,8 @@ class Settings:
         Duration("1s", "1h"),
         "15s",
         "While all machines are busy, how long to wait at most before trying again; a slot that is released is "
-        "noticed at once. Also the shortest time that a machine whose chroot could not be claimed is passed over.",
+        "noticed at once. Also how long a machine on which an attempt failed for reasons of the infrastructure is passed "
+        "over by the same dispatch, though no other has room; twice as long after each further failure, up to 10 minutes.",
         scope="controller",
     )
     claim_timeout: int = _setting(

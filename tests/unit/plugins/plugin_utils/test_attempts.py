@@ -11,6 +11,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import
     describe,
     hold_state,
     may_try_again,
+    not_before,
     passed_over,
 )
 
@@ -31,6 +32,14 @@ def test_machines_of_infrastructure_failures_are_passed_over() -> None:
         attempt("c", "x", infrastructure=False),
     ]
     assert passed_over(attempts) == ["a", "b"]
+
+
+def test_a_machine_is_passed_over_twice_as_long_each_time() -> None:
+    failed = [{**attempt("a", "machine_disk_full", recorded=False), "ended": 100.0 * number} for number in range(8)]
+    pauses = [not_before(failed[:count], 15.0)["a"] - 100.0 * (count - 1) for count in range(1, 9)]
+    assert pauses == [15, 30, 60, 120, 240, 480, 600, 600]
+    others = [{**attempt("b", "x"), "ended": 50.0}, {**attempt("c", "x", infrastructure=False), "ended": 60.0}]
+    assert not_before([*failed[:1], *others], 900.0) == {"a": 900.0, "b": 950.0}
 
 
 @pytest.mark.parametrize(

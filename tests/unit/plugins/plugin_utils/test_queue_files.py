@@ -477,6 +477,36 @@ def test_waiting_tries_at_the_latest_after_the_interval(yard: Yard) -> None:
     assert max(glances) == 0.25
 
 
+def test_a_machine_that_rests_is_waited_for_while_no_other_has_room(yard: Yard) -> None:
+    clock = [1000.0]
+    glances: list[t.Callable[[], t.Any]] = []
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+        if glances and clock[0] > 1005:
+            glances.pop()()
+
+    queue = yard.open(monotonic=lambda: clock[0], sleep=sleep)
+    other = yard.claim("one", candidates=yard.candidates[1:])  # a10 is full, a1 has room
+    resting = {"passed_over": ["a1"], "not_before": {"a1": 1020.0}}
+    with pytest.raises(AllBusy):
+        queue.claim(job("two"), yard.candidates, yard.me, wait=10, **resting)
+    clock[0] = 1000.0
+    lease = queue.claim(job("two"), yard.candidates, yard.me, **resting)
+    assert (lease.machine, round(clock[0])) == ("a1", 1020)  # not only at the next poll, at 1030
+    queue.release(lease)
+    clock[0] = 1000.0
+    glances.append(lambda: queue.release(other))
+    lease = queue.claim(job("two"), yard.candidates, yard.me, **resting)
+    assert (lease.machine, round(clock[0])) == ("a10", 1005)
+
+
+def test_what_a_dead_owner_left_on_a_machine_that_rests_is_adopted(yard: Yard) -> None:
+    yard.claim("one", dead_owner())
+    lease = yard.claim("one", passed_over=["a1"], not_before={"a1": time.monotonic() + 60})
+    assert (lease.machine, lease.adopted) == ("a1", True)
+
+
 def test_waiting_finds_an_owner_that_dies_meanwhile(yard: Yard) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         owner = Owner.of(process.pid)
