@@ -38,7 +38,7 @@ class ActionModule(StepAction):
             bases = [read_bindist(context.layout).sha256]
         except NoBindist:
             bases = []
-        owned = [lease for lease in (*queue.leases(), *queue.held()) if lease.machine == machine]
+        owned = [lease for lease in queue.all_leases() if lease.machine == machine]
         reply = self.remote(
             "cleanup",
             {

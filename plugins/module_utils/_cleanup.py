@@ -80,12 +80,17 @@ def uncollected(chroots: t.Iterable[Chroot], owned: Owned | None, *, oldest: flo
     ]
 
 
+def attachable(chroots: t.Iterable[Chroot], *, oldest: float) -> list[Chroot]:
+    """Return the chroots in which builds run, with a lease or without: the next dispatch attaches to them."""
+    return [chroot for chroot in chroots if chroot.running and chroot.marker.created >= oldest]
+
+
 def plan(store: ChrootStore, owned: Owned | None, bounds: Bounds, now: float) -> list[Goer]:
     """Return everything that goes. Without C(owned), chroots of unknown ownership stay."""
     chroots, strays = store.survey()
     oldest = now - bounds.keep_days * DAY
     too_many = surplus(chroots, keep_max=bounds.keep_max, oldest=oldest)
-    staying = uncollected(chroots, owned, oldest=oldest)
+    staying = [*uncollected(chroots, owned, oldest=oldest), *attachable(chroots, oldest=oldest)]
 
     def relative(chroot: Chroot) -> str:
         return os.path.relpath(chroot.path, store.scratch)

@@ -10,9 +10,10 @@ module: cleanup
 short_description: Remove from a build machine what nobody owns
 version_added: 1.0.0
 description:
-  - Throws away chroots that no lease owns, ending what runs in them; directories that are no chroots; chroots that were left for debugging, when they are
+  - Throws away chroots that no lease owns; directories that are no chroots; chroots that were left for debugging, when they are
     too many or too old; files in the caches, transfers and bindists that were not used for long; and what an interrupted removal left.
   - A chroot that no lease owns but that holds the results of a build that ended stays for O(keep_days) and is reported in RV(uncollected).
+  - So does one in which a build runs, for the next dispatch to attach to; after that time the build is ended.
   - Chroots of other controllers' queues are left alone.
   - When used by the playbook, all options come from the queue and from the C(portbuild_) variables.
 author:

@@ -81,7 +81,7 @@ def _may_be_of(context: StepContext, held: Lease, build_token: int) -> bool:
         return False
     if build_token in (held.token, held.build_token):
         return True
-    others = (other for other in (*queue.held(), *queue.leases()) if other.job != held.job)
+    others = (other for other in queue.all_leases() if other.job != held.job)
     return context.store.built(identity) is None and all(
         build_token not in (other.token, other.build_token) for other in others
     )

@@ -49,7 +49,7 @@ def find_abandoned(
     ]
     chroots = {job: entry for job, entry in ours if entry.get("state") != KEPT}
     kept = {job for job, entry in ours if entry.get("state") == KEPT}
-    leases = {lease.job: lease for lease in (*queue.held(), *queue.leases()) if lease.machine == machine}
+    leases = {lease.job: lease for lease in queue.all_leases() if lease.machine == machine}
     found = []
     for job in sorted({*chroots, *leases}):
         lease = leases.get(job)

@@ -377,6 +377,13 @@ class Queue(abc.ABC):
         """Return the leases that hold no slot. Changes nothing."""
 
     @abc.abstractmethod
+    def all_leases(self) -> list[Lease]:
+        """Return leases and held ones as they are at one moment: one that changes its state is never missing.
+
+        Changes nothing.
+        """
+
+    @abc.abstractmethod
     def renew(self, lease: Lease) -> Lease:
         """Say that the owner lives. Takes no lock and no space; raises StaleLease, or OSError worth another try."""
 

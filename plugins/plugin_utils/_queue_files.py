@@ -789,6 +789,12 @@ class FileQueue(Queue):
         with self._read_books() as books:
             return [books.held_lease(machine, key) for machine, key in books.held()]
 
+    def all_leases(self) -> list[Lease]:
+        with self._read_books() as books:
+            names = sorted((machine, key) for machine, keys in books.slots.items() for key in keys)
+            leases = [books.lease(machine, key) for machine, key in names]
+            return [*(books.held_lease(machine, key) for machine, key in books.held()), *leases]
+
     # -- claiming ----------------------------------------------------------------------------------------------
 
     def _mark(self, candidates: c.Sequence[Candidate]) -> dict[str, tuple[int, int, int]]:

@@ -501,6 +501,18 @@ def test_a_machine_that_rests_is_waited_for_while_no_other_has_room(yard: Yard) 
     assert (lease.machine, round(clock[0])) == ("a10", 1005)
 
 
+def test_all_leases_are_seen_at_one_moment(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A held lease that is claimed between two looks must not be in neither: its chroot would be taken for nobody's."""
+    yard.queue.release(yard.claim("one"), hold="uncollected")
+    kept = yard.claim("two")
+    assert [lease.job.package for lease in yard.queue.all_leases()] == ["one", "two"]
+    looks: list[str] = []
+    before = FileQueue._read_books
+    monkeypatch.setattr(FileQueue, "_read_books", lambda self: looks.append("look") or before(self))
+    assert {lease.token for lease in yard.queue.all_leases()} >= {kept.token}
+    assert looks == ["look"]
+
+
 def test_what_a_dead_owner_left_on_a_machine_that_rests_is_adopted(yard: Yard) -> None:
     yard.claim("one", dead_owner())
     lease = yard.claim("one", passed_over=["a1"], not_before={"a1": time.monotonic() + 60})
