@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
@@ -16,6 +17,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting impo
     KEPT,
     resolve_abandoned,
 )
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
 
 TIME_LIMIT = 1800.0  # seconds for removing what may be many large trees
@@ -34,10 +36,11 @@ class ActionModule(StepAction):
             done.append(self._resolve(context, abandoned, task_vars))
         queue, settings = context.queue, context.settings
         newest = queue.newest_token()  # before the leases: what is claimed from now on has a newer one
-        try:
-            bases = [read_bindist(context.layout).sha256]
-        except NoBindist:
-            bases = []
+        current: dict[str, list[str]] = {"bases": [], "trees": []}
+        with contextlib.suppress(NoBindist):
+            current["bases"].append(read_bindist(context.layout).sha256)
+        with contextlib.suppress(NoTree):
+            current["trees"].append(read_tree(context.layout).sha256)
         owned = [lease for lease in queue.all_leases() if lease.machine == machine]
         reply = self.remote(
             "cleanup",
@@ -46,7 +49,7 @@ class ActionModule(StepAction):
                 "queue": queue.id(),
                 "token": newest,
                 "owned": [dict(lease.job._asdict()) for lease in owned],
-                "bases": bases,
+                **current,
                 "keep_max": settings.keep_max,
                 "keep_days": settings.keep_days,
             },

@@ -12,6 +12,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import NoBindist, read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import resolve
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
@@ -41,14 +42,18 @@ class ActionModule(StepAction):
         return reply
 
     def _wishes(self, task_vars: dict[str, t.Any], machine: str) -> dict[str, t.Any]:
-        """Return what the machine should be like. Without a branch nothing is asked of its bindists."""
+        """Return what the machine should be like. Without a branch nothing is asked of its bindists and trees."""
         variables = self.portbuild_variables(task_vars)
         bases: list[str] = []
+        trees: list[str] = []
         if all(variables.get(name) for name in BRANCH_VARIABLES):
             context: StepContext = self.context(task_vars, machine=machine)
             settings = context.settings
             with contextlib.suppress(NoBindist):
                 bases.append(read_bindist(context.layout).sha256)
+            if context.system.needs_tree:
+                with contextlib.suppress(NoTree):
+                    trees.append(read_tree(context.layout).sha256)
         else:
             settings = resolve({}, None, machine=machine, machine_variables=variables)
         return {
@@ -58,4 +63,5 @@ class ActionModule(StepAction):
             "backend": settings.chroot_backend,
             "min_free": settings.machine_min_free,
             "bases": bases,
+            "trees": trees,
         }

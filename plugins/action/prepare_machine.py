@@ -11,11 +11,15 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import record_system
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree, Tree
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
+
+TIME_LIMIT = 3600.0  # seconds for extracting; a ports tree has 250,000 files
 
 
 class ActionModule(StepAction):
-    """Directories, per-node configuration and bindist of one machine; the tarball travels only if it is not there."""
+    """Directories, configuration, bindist and tree of one machine; a tarball travels only if it is not there."""
 
     ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {}
     PASSES_OPTIONS = True
@@ -25,6 +29,7 @@ class ActionModule(StepAction):
         context = self.context(task_vars, machine=machine)
         settings, layout = context.settings, context.layout
         bindist = read_bindist(layout)
+        tree = self._tree(context)
         recorded = record_system(layout.root, layout.arch, settings.system, check_mode=self.check_mode)
         if not self.check_mode:
             for directory in layout.directories:
@@ -35,10 +40,28 @@ class ActionModule(StepAction):
             "maxjobs": settings.maxjobs,
             "backend": settings.chroot_backend,
             "base": bindist.sha256,
+            "tree": tree.sha256 if tree else "",
         }
-        reply = self.remote("prepare_machine", wanted, task_vars, machine=machine, limit=900)
+        reply = self.remote("prepare_machine", wanted, task_vars, machine=machine, limit=TIME_LIMIT)
         changed = recorded or reply["changed"]
-        if reply["needs_base"] and not self.check_mode:
-            self.send(bindist.path, f"{settings.scratchdir}/incoming/{bindist.sha256}.part", machine=machine)
-            reply = self.remote("prepare_machine", wanted, task_vars, machine=machine, limit=900)
+        needed = [
+            tarball
+            for tarball, is_needed in ((bindist, reply["needs_base"]), (tree, reply["needs_tree"]))
+            if tarball is not None and is_needed
+        ]
+        if needed and not self.check_mode:
+            for tarball in needed:
+                self.send(tarball.path, f"{settings.scratchdir}/incoming/{tarball.sha256}.part", machine=machine)
+            reply = self.remote("prepare_machine", wanted, task_vars, machine=machine, limit=TIME_LIMIT)
         return {**reply, "changed": changed or reply["changed"]}
+
+    def _tree(self, context: StepContext) -> Tree | None:
+        """Return the tree that the machine must have."""
+        if not context.system.needs_tree:
+            return None
+        try:
+            return read_tree(context.layout)
+        except NoTree:
+            if self.check_mode:  # it would have been made before
+                return None
+            raise

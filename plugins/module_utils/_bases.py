@@ -5,7 +5,11 @@
 # Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""Bases: the clean systems that chroots are made from, each extracted once per machine from a bindist tarball."""
+"""Bases and trees: what comes to a machine as a tarball and is extracted once, under the tarball's SHA-256.
+
+A base is a clean system that chroots are made from. A tree holds recipes, such as the FreeBSD ports tree; builds see
+it read-only.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +24,12 @@ from ._lock import Lock
 from ._names import check_sha256
 from ._process import check_run, run
 from ._spares import remove_spares
+from ._tarballs import check_members
 from ._trash import throw_away
 from ._trees import usage
 
 BASES = "bases"
+TREES = "trees"
 _EXTRACT_TIMEOUT = 3600.0
 
 
@@ -31,12 +37,16 @@ class BaseMissing(PortbuildError):
     """The base that a chroot is to be made from is not on this machine."""
 
 
+class TreeMissing(PortbuildError):
+    """The tree that is to be built from is not on this machine."""
+
+
 class BadBase(PortbuildError):
     """A tarball that is not the expected one, or not a system."""
 
 
-class Base(t.NamedTuple):
-    """An extracted base. The SHA-256 is that of its tarball."""
+class Extracted(t.NamedTuple):
+    """An extracted base or tree. The SHA-256 is that of its tarball."""
 
     sha256: str
     path: str
@@ -44,14 +54,28 @@ class Base(t.NamedTuple):
     installed: float
 
 
+def _path(scratch: str, kind: str, sha256: str) -> str:
+    return os.path.join(scratch, kind, check_sha256(sha256))
+
+
 def base_path(scratch: str, sha256: str) -> str:
     """Return where the base is, or would be."""
-    return os.path.join(scratch, BASES, check_sha256(sha256))
+    return _path(scratch, BASES, sha256)
+
+
+def tree_path(scratch: str, sha256: str) -> str:
+    """Return where the tree is, or would be."""
+    return _path(scratch, TREES, sha256)
 
 
 def has_base(scratch: str, sha256: str) -> bool:
     """Return whether the base is there: it is complete if it is."""
     return os.path.isdir(base_path(scratch, sha256))
+
+
+def has_tree(scratch: str, sha256: str) -> bool:
+    """Return whether the tree is there: it is complete if it is."""
+    return os.path.isdir(tree_path(scratch, sha256))
 
 
 def find_base(scratch: str, sha256: str) -> str:
@@ -65,26 +89,46 @@ def find_base(scratch: str, sha256: str) -> str:
     return base_path(scratch, sha256)
 
 
-def all_bases(scratch: str) -> list[Base]:
+def find_tree(scratch: str, sha256: str) -> str:
+    """Return the path of the tree, or raise TreeMissing."""
+    if not has_tree(scratch, sha256):
+        raise TreeMissing(
+            f"The tree {sha256} is not on this machine.",
+            remedy="Run the setup playbook: it brings the current tree of the branch.",
+            details={"tree": sha256, "present": [tree.sha256 for tree in all_trees(scratch)]},
+        )
+    return tree_path(scratch, sha256)
+
+
+def all_bases(scratch: str) -> list[Extracted]:
     """Return the bases on this machine, oldest first."""
+    return _all(scratch, BASES)
+
+
+def all_trees(scratch: str) -> list[Extracted]:
+    """Return the trees on this machine, oldest first."""
+    return _all(scratch, TREES)
+
+
+def _all(scratch: str, kind: str) -> list[Extracted]:
     found = []
     with contextlib.suppress(FileNotFoundError):
-        for name in os.listdir(os.path.join(scratch, BASES)):
+        for name in os.listdir(os.path.join(scratch, kind)):
             with contextlib.suppress(PortbuildError):
-                if has_base(scratch, name):
-                    found.append(_describe(scratch, name))
-    return sorted(found, key=lambda base: (base.installed, base.sha256))
+                path = _path(scratch, kind, name)
+                if os.path.isdir(path):
+                    found.append(_describe(path))
+    return sorted(found, key=lambda entry: (entry.installed, entry.sha256))
 
 
-def _describe(scratch: str, sha256: str) -> Base:
-    path = base_path(scratch, sha256)
+def _describe(path: str) -> Extracted:
     try:
         notes = read_json(f"{path}.json")
     except (FileNotFoundError, BadFile):
         notes = {}
     size, installed = notes.get("bytes"), notes.get("installed")
-    return Base(
-        sha256,
+    return Extracted(
+        os.path.basename(path),
         path,
         size if isinstance(size, int) else 0,
         float(installed) if isinstance(installed, (int, float)) else os.stat(path).st_mtime,
@@ -96,11 +140,27 @@ def install_base(scratch: str, tarball: str, sha256: str, *, now: t.Callable[[],
 
     The base appears under its name when it is complete and on the disk. A killed attempt is done over.
     """
-    path = base_path(scratch, sha256)
+    return _install(scratch, BASES, tarball, sha256, _extract_base, now)
+
+
+def install_tree(scratch: str, tarball: str, sha256: str, *, now: t.Callable[[], float] = time.time) -> bool:
+    """Extract the tarball of a tree, as install_base() does; everybody may read what comes of it."""
+    return _install(scratch, TREES, tarball, sha256, _extract_tree, now)
+
+
+def _install(
+    scratch: str,
+    kind: str,
+    tarball: str,
+    sha256: str,
+    extract: t.Callable[[str, str], None],
+    now: t.Callable[[], float],
+) -> bool:
+    path = _path(scratch, kind, sha256)
     if os.path.isdir(path):
         return False
-    bases = os.path.dirname(path)
-    with Lock(os.path.join(bases, ".lock"), timeout=_EXTRACT_TIMEOUT):
+    shelf = os.path.dirname(path)
+    with Lock(os.path.join(shelf, ".lock"), timeout=_EXTRACT_TIMEOUT):
         if os.path.isdir(path):
             return False
         found = sha256_file(tarball)
@@ -108,17 +168,30 @@ def install_base(scratch: str, tarball: str, sha256: str, *, now: t.Callable[[],
             raise BadBase(f"{tarball} has the SHA-256 {found}, expected {sha256}.", remedy="Transfer it again.")
         partial = f".{sha256}.partial"
         with contextlib.suppress(FileNotFoundError):
-            throw_away(scratch, f"{BASES}/{partial}")
-        extracted = os.path.join(bases, partial)
+            throw_away(scratch, f"{kind}/{partial}")
+        extracted = os.path.join(shelf, partial)
         os.mkdir(extracted, 0o755)
-        _extract(tarball, extracted)
+        os.chmod(extracted, 0o755)  # noqa: S103  # whatever the umask: builds look into it as an ordinary user
+        extract(tarball, extracted)
         write_json(f"{path}.json", {"schema": 1, "bytes": usage(extracted), "installed": now()})
         os.sync()  # or a power failure leaves a complete tree of empty files
-        os.rename(extracted, path)
+        # A tree that was packed with the directory it stands in is that directory.
+        inner = _only_directory(extracted) if kind == TREES else ""
+        os.rename(os.path.join(extracted, inner) if inner else extracted, path)
+        if inner:
+            os.rmdir(extracted)
     return True
 
 
-def _extract(tarball: str, target: str) -> None:
+def _only_directory(path: str) -> str:
+    """Return the name of the one directory in the directory, if there is nothing else."""
+    names = os.listdir(path)
+    only = names[0] if len(names) == 1 else ""
+    whole = os.path.join(path, only)
+    return only if only and os.path.isdir(whole) and not os.path.islink(whole) else ""
+
+
+def _extract_base(tarball: str, target: str) -> None:
     argv = ["tar", "-C", target, "--numeric-owner", "-xpf", tarball]
     if "GNU tar" in run(["tar", "--version"], timeout=10).stdout:  # bsdtar restores them unasked
         argv[1:1] = ["--xattrs", "--xattrs-include=*"]
@@ -129,16 +202,46 @@ def _extract(tarball: str, target: str) -> None:
         )
 
 
+def extract_tree_argv(tarball: str, target: str) -> tuple[list[str], list[str]]:
+    """Return the two commands, for GNU tar and for bsdtar: extract, owned by root; let everybody read, nobody write.
+
+    Of a tree only names and contents count: no owner, no set-uid bit, no flag and no access list of the tarball comes
+    through.
+    """
+    options = ["--no-same-owner", "--no-same-permissions"]
+    return (
+        ["tar", "-C", target, *options, "-xf", tarball],
+        ["chmod", "-R", "u=rwX,go=rX", target],
+    )
+
+
+def _extract_tree(tarball: str, target: str) -> None:
+    check_members(tarball)
+    for argv in extract_tree_argv(tarball, target):
+        check_run(argv, f"Extracting {tarball}", timeout=_EXTRACT_TIMEOUT)
+    if not os.listdir(target):
+        raise BadBase(f"{tarball} is empty.", remedy="Make the tree anew.")
+
+
 def remove_base(scratch: str, sha256: str) -> None:
     """Throw a base away; nothing may use it."""
-    path = base_path(scratch, sha256)
-    throw_away(scratch, f"{BASES}/{sha256}")
+    _remove(scratch, BASES, sha256)
     remove_spares(scratch, sha256)
+
+
+def remove_tree(scratch: str, sha256: str) -> None:
+    """Throw a tree away; nothing may use it."""
+    _remove(scratch, TREES, sha256)
+
+
+def _remove(scratch: str, kind: str, sha256: str) -> None:
+    path = _path(scratch, kind, sha256)
+    throw_away(scratch, f"{kind}/{sha256}")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(f"{path}.json")
 
 
-def note_use(scratch: str, sha256: str) -> None:
-    """Remember that the base was used just now."""
+def note_use(scratch: str, sha256: str, *, kind: str = BASES) -> None:
+    """Remember that the base, or the tree, was used just now."""
     with contextlib.suppress(OSError):
-        os.utime(f"{base_path(scratch, sha256)}.json")
+        os.utime(f"{_path(scratch, kind, sha256)}.json")

@@ -25,7 +25,7 @@ import typing as t
 
 from ._attach import remove_remains
 from ._backends import BACKENDS
-from ._bases import find_base
+from ._bases import find_base, find_tree
 from ._errors import PortbuildError
 from ._files import BadFile, read_json, write_json
 from ._lock import is_locked, Lock, LockTimeout
@@ -89,6 +89,7 @@ class Marker:
     boot_id: str
     build_token: int | None = None
     reason: str = ""
+    tree: str = ""  # the recipes that are built from; empty for a package system without a tree
 
     @classmethod
     def from_dict(cls, values: dict[str, t.Any], where: str) -> Marker:
@@ -113,6 +114,7 @@ class Marker:
         try:
             job = Job.checked(values.get("arch"), values.get("branch"), values.get("package"))
             base = check_sha256(values.get("base"))
+            tree = check_sha256(values["tree"]) if values.get("tree") else ""
         except BadName as error:
             raise BadMarker(f"{where}: {error.message}", remedy=_BY_HAND) from None
         if field("state", str) not in STATES or field("backend", str) not in BACKENDS:
@@ -129,6 +131,7 @@ class Marker:
             boot_id=field("boot_id", str),
             build_token=build_token,
             reason=field("reason", str),
+            tree=tree,
         )
 
     def to_dict(self) -> dict[str, t.Any]:
@@ -185,6 +188,7 @@ class Chroot:
             "result": str(self.status.get("reason") or ""),
             "backend": marker.backend,
             "base": marker.base,
+            "tree": marker.tree,
             "queue": marker.queue,
             "token": marker.token,
             "build_token": marker.build_token,
@@ -326,6 +330,7 @@ class ChrootStore:
         client_user: str,
         orphans: t.Collection[Job] | None = None,
         recorded: int = 0,
+        tree: str = "",
     ) -> Chroot:
         """Return the job's chroot, ready to build in, marked with this token.
 
@@ -335,19 +340,23 @@ class ChrootStore:
         any more: they count only while they run. Without that knowledge, a chroot in which nothing runs counts for as
         long as it is young.
 
-        Raises BaseMissing, MachineFull, StaleToken, ForeignChroot, ChrootBusy or BadMarker.
+        Raises BaseMissing, TreeMissing, MachineFull, StaleToken, ForeignChroot, ChrootBusy or BadMarker.
         """
         base_directory = find_base(self.scratch, base)
+        if tree:
+            find_tree(self.scratch, tree)
         before = self._admissible(job, queue, token)
         if before is not None and before.running and before.is_done(recorded):
             self.end(job, queue=queue, token=token)
         with self._exclusively():
             self._sweep()
-            found = self._usable(job, queue, token, backend, base, recorded)
+            found = self._usable(job, queue, token, (backend, base, tree), recorded)
             if found is None or not found.running:
                 self._check_room(job, queue, maxjobs, orphans)
             if found is None:
-                marker = Marker(queue, job, token, CLAIMED, backend, base, client_user, self._now(), self._boot())
+                marker = Marker(
+                    queue, job, token, CLAIMED, backend, base, client_user, self._now(), self._boot(), tree=tree
+                )
                 self._make(marker)
             else:
                 # What was held without a slot has one again, and is collected in it.
@@ -376,13 +385,17 @@ class ChrootStore:
         base: str,
         orphans: t.Collection[Job] | None = None,
         recorded: int = 0,
+        tree: str = "",
     ) -> Chroot | None:
         """Return what claim() would find, None if it would make a new chroot; raises as it would. Changes nothing."""
         find_base(self.scratch, base)
+        if tree:
+            find_tree(self.scratch, tree)
         found = self._admissible(job, queue, token)
         if found is None or not found.running:
             self._check_room(job, queue, maxjobs, orphans)
-        return found if found is not None and self._is_usable(found, backend, base, recorded) else None
+        usable = found is not None and self._is_usable(found, (backend, base, tree), recorded)
+        return found if usable else None
 
     def _admissible(self, job: Job, queue: str, token: int) -> Chroot | None:
         """Return the job's chroot unless it is another's; None also for one that died before it was marked."""
@@ -397,23 +410,24 @@ class ChrootStore:
             self._admit(found, queue, token)
         return found
 
-    def _usable(self, job: Job, queue: str, token: int, backend: str, base: str, recorded: int) -> Chroot | None:
+    def _usable(self, job: Job, queue: str, token: int, made_of: tuple[str, str, str], recorded: int) -> Chroot | None:
         """Return the job's chroot if it can be gone on with; throw away what cannot."""
         found = self._admissible(job, queue, token)
-        if found is not None and self._is_usable(found, backend, base, recorded):
+        if found is not None and self._is_usable(found, made_of, recorded):
             return found
         if os.path.lexists(self.path(job)):
             self._throw_away(self.path(job))
         return None
 
-    def _is_usable(self, found: Chroot, backend: str, base: str, recorded: int) -> bool:
+    def _is_usable(self, found: Chroot, made_of: tuple[str, str, str], recorded: int) -> bool:
+        """C(made_of) are backend, base and tree: a chroot in which nothing was started is made anew for others."""
         if found.is_done(recorded):
             return False
         if found.running or found.ended:
             return True
         marker = found.marker
         fresh = marker.state == CLAIMED and marker.boot_id == self._boot()
-        return fresh and (marker.backend, marker.base) == (backend, base)
+        return fresh and (marker.backend, marker.base, marker.tree) == made_of
 
     def _admit(self, chroot: Chroot, queue: str, token: int) -> None:
         marker = chroot.marker

@@ -14,7 +14,7 @@ import os
 import stat
 import typing as t
 
-from ._bases import all_bases, remove_base
+from ._bases import all_bases, all_trees, BASES, Extracted, remove_base, remove_tree, TREES
 from ._chroots import Chroot, ChrootStore, KEPT, Stray, UNCOLLECTED
 from ._errors import PortbuildError
 from ._names import Job
@@ -40,6 +40,7 @@ class Bounds(t.NamedTuple):
     cache_days: float = 30
     base_days: float = 30
     bases: frozenset[str] = frozenset()  # bindists that are current, whether used or not
+    trees: frozenset[str] = frozenset()  # and trees
 
 
 class Goer(t.NamedTuple):
@@ -110,7 +111,10 @@ def plan(store: ChrootStore, owned: Owned | None, bounds: Bounds, now: float) ->
             if chroot.marker.state != KEPT and chroot not in staying and is_unowned(chroot, owned)
         ]
     goers += [Goer(stray.relative, stray.why, stray) for stray in strays if not stray.running]
-    goers += _bases(store.scratch, chroots, bounds, now)
+    bases = {chroot.marker.base for chroot in chroots} | bounds.bases
+    trees = {chroot.marker.tree for chroot in chroots} | bounds.trees
+    goers += _extracted(all_bases(store.scratch), BASES, "bindist", bases, bounds, now)
+    goers += _extracted(all_trees(store.scratch), TREES, "tree", trees, bounds, now)
     goers += _files(store.scratch, bounds, now)
     goers += [Goer(f"trash/{name}", "Its removal is not finished.") for name in trash(store.scratch)]
     return goers
@@ -123,14 +127,15 @@ def _why_unowned(chroot: Chroot) -> str:
     return f"No lease owns it: {what}."
 
 
-def _bases(scratch: str, chroots: list[Chroot], bounds: Bounds, now: float) -> t.Iterator[Goer]:
-    used = {chroot.marker.base for chroot in chroots} | bounds.bases
-    for base in all_bases(scratch):
-        last = base.installed
+def _extracted(
+    entries: t.Iterable[Extracted], directory: str, what: str, used: t.Container[str], bounds: Bounds, now: float
+) -> t.Iterator[Goer]:
+    for entry in entries:
+        last = entry.installed
         with contextlib.suppress(OSError):
-            last = max(last, os.stat(f"{base.path}.json").st_mtime)
-        if base.sha256 not in used and now - last > bounds.base_days * DAY:
-            yield Goer(f"bases/{base.sha256}", f"The bindist was not used for {(now - last) / DAY:.0f} days.")
+            last = max(last, os.stat(f"{entry.path}.json").st_mtime)
+        if entry.sha256 not in used and now - last > bounds.base_days * DAY:
+            yield Goer(f"{directory}/{entry.sha256}", f"The {what} was not used for {(now - last) / DAY:.0f} days.")
 
 
 def _files(scratch: str, bounds: Bounds, now: float) -> t.Iterator[Goer]:
@@ -160,8 +165,10 @@ def carry_out(store: ChrootStore, goers: t.Iterable[Goer]) -> list[tuple[Goer, s
         try:
             if goer.chroot is not None:
                 store.discard(goer.chroot)
-            elif goer.relative.startswith("bases/"):
+            elif goer.relative.startswith(f"{BASES}/"):
                 remove_base(store.scratch, os.path.basename(goer.relative))
+            elif goer.relative.startswith(f"{TREES}/"):
+                remove_tree(store.scratch, os.path.basename(goer.relative))
             elif not goer.relative.startswith("trash/"):
                 throw_away(store.scratch, goer.relative)
         except FileNotFoundError:

@@ -18,7 +18,7 @@ import time
 import typing as t
 
 from ._backends import BACKENDS, BackendUnusable, choose
-from ._bases import all_bases
+from ._bases import all_bases, all_trees
 from ._chroots import Chroot, ChrootStore, KEPT
 from ._limits import control_kind
 from ._process import boot_id, LINUX, run
@@ -39,6 +39,7 @@ class Wishes(t.NamedTuple):
     client_user: str | None = None
     backend: str | None = None
     bases: tuple[str, ...] = ()
+    trees: tuple[str, ...] = ()
     min_free: int = MIN_FREE
 
 
@@ -141,6 +142,7 @@ def survey(wishes: Wishes, *, now: t.Callable[[], float] = time.time) -> dict[st
         "chroots": [_describe(chroot, moment) for chroot in chroots if not chroot.holds_slot],
         "strays": [{"path": stray.path, "why": stray.why, "running": stray.running} for stray in strays],
         "bases": [base._asdict() for base in all_bases(wishes.scratch)],
+        "trees": [tree._asdict() for tree in all_trees(wishes.scratch)],
         "backend": _backend(wishes.scratch, str(wanted.backend)),
         "memory_control": control_kind() if LINUX else "none",
     }
@@ -199,6 +201,8 @@ def _unfit(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
         yield f"The current bindist {missing} is not on the machine: run the setup playbook."
     if not present and not wanted.bases:
         yield "No bindist is on the machine: run the setup playbook."
+    for missing in sorted(set(wanted.trees) - {tree["sha256"] for tree in facts["trees"]}):
+        yield f"The current tree {missing} is not on the machine: run the setup playbook."
     if wanted.client_user and not _account(wanted.client_user):
         yield f"There is no account {wanted.client_user}: create it, or set portbuild_create_client_user for setup."
 
@@ -239,3 +243,5 @@ def _summary(facts: dict[str, t.Any]) -> t.Iterator[str]:
         yield f"  {stray['path']}: {stray['why']}"
     for base in facts["bases"]:
         yield f"Bindist {base['sha256']}, {size_text(base['bytes'])}."
+    for tree in facts["trees"]:
+        yield f"Tree {tree['sha256']}, {size_text(tree['bytes'])}."

@@ -16,11 +16,12 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ._backends import BackendUnusable
-from ._bases import BadBase, BaseMissing
+from ._bases import BadBase, BaseMissing, TreeMissing
 from ._beneath import UnsafeFile
 from ._chroots import BadMarker, ChrootBusy, ChrootMissing, ForeignChroot, MachineFull, StaleToken
 from ._errors import PortbuildError
 from ._names import BadName, Job
+from ._tarballs import BadTarball
 from ._trees import UnsafePath
 
 LEASE_ARGUMENT: dict[str, t.Any] = {
@@ -47,7 +48,9 @@ _REASONS: tuple[tuple[type[PortbuildError], str, bool], ...] = (
     (ChrootBusy, "chroot_busy", True),
     (BadMarker, "bad_marker", True),
     (BaseMissing, "base_missing", True),
+    (TreeMissing, "tree_missing", True),
     (BadBase, "bad_base", True),
+    (BadTarball, "bad_tarball", False),
     (BackendUnusable, "backend", True),
     (UnsafePath, "unsafe_path", True),
     (UnsafeFile, "unsafe_path", True),

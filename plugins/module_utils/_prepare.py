@@ -5,7 +5,7 @@
 # Note that this module util is **PRIVATE** to the collection. It can have breaking changes at any time.
 # Do not use this from other collections or standalone plugins/modules!
 
-"""Making a build machine ready: directories, per-node configuration, base."""
+"""Making a build machine ready: directories, per-node configuration, base, tree."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import stat
 import typing as t
 
 from ._backends import choose, copy_tree
-from ._bases import base_path, BASES, has_base, install_base
+from ._bases import base_path, BASES, has_base, has_tree, install_base, install_tree, TREES
 from ._errors import PortbuildError
 from ._files import write_atomic
 from ._machine import CONF, render_conf
@@ -32,6 +32,7 @@ _DIRECTORIES = (
     ("chroots", 0o755),
     ("kept", 0o755),
     (BASES, 0o700),
+    (TREES, 0o755),
     ("cache", 0o711),
     ("cache/inputs", 0o700),
     ("cache/archives", 0o700),
@@ -56,6 +57,20 @@ class Plan(t.NamedTuple):
     maxjobs: int = 1
     backend: str = "auto"
     base: str = ""
+    tree: str = ""
+
+
+class _Kind(t.NamedTuple):
+    """What is extracted from a tarball."""
+
+    name: str  # in the result
+    directory: str
+    has: t.Callable[[str, str], bool]
+    install: t.Callable[[str, str, str], bool]
+
+
+_BASE = _Kind("base", BASES, has_base, install_base)
+_TREE = _Kind("tree", TREES, has_tree, install_tree)
 
 
 class _Steps:
@@ -98,20 +113,21 @@ class _Steps:
         if self.tell(f"{path}:\n{before}", f"{path}:\n{content}"):
             write_atomic(path, content)
 
-    def base(self, sha256: str) -> dict[str, bool]:
-        """Extract the base if its tarball has arrived; say whether it is needed."""
-        there = has_base(self.scratch, sha256)
-        path = os.path.join(self.scratch, BASES, sha256)
+    def extract(self, kind: _Kind, sha256: str) -> dict[str, bool]:
+        """Extract a base or a tree if its tarball has arrived; say whether it is needed."""
+        there = kind.has(self.scratch, sha256)
+        path = os.path.join(self.scratch, kind.directory, sha256)
         tarball = os.path.join(self.scratch, _INCOMING, f"{sha256}.part")
         arrived = os.path.isfile(tarball) and not os.path.islink(tarball)
+        needed, installed = f"needs_{kind.name}", f"{kind.name}_installed"
         if self.tell(f"{path}: {'extracted' if there else 'absent'}\n", f"{path}: extracted\n") and arrived:
             try:
-                install_base(self.scratch, tarball, sha256)
+                kind.install(self.scratch, tarball, sha256)
             finally:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(tarball)  # a wrong one is to be sent again
-            return {"needs_base": False, "base_installed": True}
-        return {"needs_base": not there and not arrived, "base_installed": False}
+            return {needed: False, installed: True}
+        return {needed: not there and not arrived, installed: False}
 
 
 def _describe(path: str) -> str:
@@ -158,13 +174,16 @@ def prepare(plan: Plan, *, really: bool) -> dict[str, t.Any]:
     steps.directory(_INCOMING, 0o700, client)
     conf = {"client_user": plan.client_user, "maxjobs": plan.maxjobs, "chroot_backend": plan.backend}
     steps.file(CONF, render_conf(conf))
-    result: dict[str, t.Any] = {"needs_base": False, "base_installed": False}
+    result: dict[str, t.Any] = {f"needs_{kind.name}": False for kind in (_BASE, _TREE)}
+    result.update({f"{kind.name}_installed": False for kind in (_BASE, _TREE)})
     if os.path.isdir(steps.scratch):
         result["backend"], result["backends"] = choose(steps.scratch, plan.backend)
     if plan.base:
-        result.update(steps.base(plan.base))
+        result.update(steps.extract(_BASE, plan.base))
     if result["base_installed"] and result["backend"] == "directory":
         provide(steps.scratch, base_path(steps.scratch, plan.base), copy_tree)
+    if plan.tree:
+        result.update(steps.extract(_TREE, plan.tree))
     if really:
         empty_trash(steps.scratch)
     result["changed"] = steps.changed

@@ -94,6 +94,7 @@ class Request(t.NamedTuple):
     want_distfiles: bool
     plistcheck: bool
     keep_chroot: bool
+    tree: str = ""  # the SHA-256 of the tree that is built from
 
     @classmethod
     def from_dict(cls, values: t.Any) -> Request:
@@ -123,6 +124,7 @@ class Request(t.NamedTuple):
             want_distfiles=fields.flag("want_distfiles"),
             plistcheck=fields.flag("plistcheck"),
             keep_chroot=fields.flag("keep_chroot"),
+            tree=check_sha256(fields.text("tree")) if fields.text("tree", "") else "",
         )
         if not request.steps:
             raise BadRequest("The request has no steps.")

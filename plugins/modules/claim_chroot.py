@@ -47,6 +47,11 @@ options:
     description: The SHA-256 of the bindist to make the chroot from.
     type: str
     required: true
+  tree:
+    description:
+      - The SHA-256 of the tarball of the tree to build from, for a package system that builds from one.
+      - A machine that does not have it is refused, as is one without the bindist.
+    type: str
   client_user:
     description: The account that collects the results.
     type: str
@@ -110,6 +115,11 @@ base:
   returned: success
   type: str
   sample: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+tree:
+  description: The SHA-256 of the tree that is built from, empty for a package system without one.
+  returned: success
+  type: str
+  sample: ''
 state:
   description: Whether the chroot is V(claimed), with nothing started in it, or a build of the job was V(started) in it.
   returned: success
@@ -148,7 +158,7 @@ jobs:
   sample: [{arch: debian-amd64, branch: bookworm, package: dash, state: started, running: true, token: 16}]
 reason:
   description:
-    - Why the chroot could not be claimed, in a word for programs; V(machine_full), V(stale), V(foreign_chroot), V(base_missing), V(backend),
+    - Why the chroot could not be claimed, in a word for programs; V(machine_full), V(stale), V(foreign_chroot), V(base_missing), V(tree_missing), V(backend),
       V(chroot_busy), V(bad_marker), V(machine_disk_full), V(unsafe_path), V(name) or V(client).
   returned: failure
   type: str
@@ -168,11 +178,11 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._backends import choose
-from ..module_utils._bases import BaseMissing, note_use
+from ..module_utils._bases import BaseMissing, note_use, TREES
 from ..module_utils._chroots import Chroot, ChrootStore
 from ..module_utils._machine import memory
 from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
-from ..module_utils._names import Job
+from ..module_utils._names import check_sha256, Job
 from ..module_utils._trash import empty_trash
 
 _NAME: dict[str, t.Any] = {"type": "str", "required": True}
@@ -183,6 +193,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "maxjobs": {"type": "int", "default": 1},
     "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"], "default": "auto"},
     "base": {"type": "str", "required": True},
+    "tree": {"type": "str"},
     "client_user": {"type": "str", "default": "root"},
     "min_free": {"type": "int", "default": 0},
     "orphans": {"type": "list", "elements": "dict", "options": {"arch": _NAME, "branch": _NAME, "package": _NAME}},
@@ -198,6 +209,7 @@ def told(chroot: Chroot) -> dict[str, t.Any]:
         "chroot": chroot.path,
         "backend": chroot.marker.backend,
         "base": chroot.marker.base,
+        "tree": chroot.marker.tree,
         "state": chroot.marker.state,
         "running": chroot.running,
         "build_token": chroot.marker.build_token,
@@ -230,17 +242,24 @@ def main() -> None:
         wanted: dict[str, t.Any] = {
             **{name: lease[name] for name in ("queue", "token")},
             **{name: params[name] for name in ("maxjobs", "base", "recorded")},
+            "tree": check_sha256(params["tree"]) if params["tree"] else "",
             "backend": backend,
             "orphans": orphans,
         }
         before = store.would_claim(job, **wanted)
         if module.check_mode:
-            new = {"chroot": store.path(job), "backend": backend, "base": params["base"], "state": "claimed"}
+            new = {
+                "chroot": store.path(job),
+                "state": "claimed",
+                **{key: wanted[key] for key in ("backend", "base", "tree")},
+            }
             module.exit_json(
                 changed=before is None, **(told(before) if before else {**new, "running": False, "status": {}})
             )
         chroot = store.claim(job, client_user=params["client_user"], **wanted)
         note_use(scratch, params["base"])
+        if wanted["tree"]:
+            note_use(scratch, wanted["tree"], kind=TREES)
         empty_trash(scratch)
         module.exit_json(changed=before is None or before.marker != chroot.marker, **told(chroot))
 

@@ -11,7 +11,7 @@ short_description: Remove from a build machine what nobody owns
 version_added: 1.0.0
 description:
   - Throws away chroots that no lease owns; directories that are no chroots; chroots that were left for debugging, when they are
-    too many or too old; files in the caches, transfers and bindists that were not used for long; and what an interrupted removal left.
+    too many or too old; files in the caches, transfers, bindists and trees that were not used for long; and what an interrupted removal left.
   - A chroot that no lease owns but that holds the results of a build that ended stays for O(keep_days) and is reported in RV(uncollected).
   - So does one in which a build runs, for the next dispatch to attach to; after that time the build is ended.
   - Chroots of other controllers' queues are left alone.
@@ -61,6 +61,11 @@ options:
     type: list
     elements: str
     default: []
+  trees:
+    description: The SHA-256 of each tree that is current; they stay, used or not.
+    type: list
+    elements: str
+    default: []
   keep_max:
     description: How many chroots that were left for debugging are kept. The oldest go first.
     type: int
@@ -74,7 +79,7 @@ options:
     type: float
     default: 30
   base_days:
-    description: For how many days an unused bindist stays.
+    description: For how many days an unused bindist or tree stays.
     type: float
     default: 30
 seealso:
@@ -136,6 +141,7 @@ ARGUMENTS: dict[str, t.Any] = {
         "options": {"arch": _NAME, "branch": _NAME, "package": _NAME},
     },
     "bases": {"type": "list", "elements": "str", "default": []},
+    "trees": {"type": "list", "elements": "str", "default": []},
     "keep_max": {"type": "int", "default": 5},
     "keep_days": {"type": "float", "default": 7},
     "cache_days": {"type": "float", "default": 30},
@@ -150,8 +156,8 @@ def main() -> None:
         store, now = ChrootStore(params["scratchdir"]), time.time()
         jobs = frozenset(Job.checked(**job) for job in params["owned"])
         owned = Owned(params["queue"], params["token"], jobs) if params["queue"] else None
-        bases = frozenset(check_sha256(base) for base in params["bases"])
-        bounds = Bounds(**{name: params[name] for name in Bounds._fields if name != "bases"}, bases=bases)
+        current = {kind: frozenset(check_sha256(sha256) for sha256 in params[kind]) for kind in ("bases", "trees")}
+        bounds = Bounds(**{name: params[name] for name in Bounds._fields if name not in current}, **current)
         goers = plan(store, owned, bounds, now)
         staying = uncollected(store.all(), owned, oldest=now - bounds.keep_days * DAY)
         problems = [] if module.check_mode else carry_out(store, goers)

@@ -44,6 +44,11 @@ options:
     type: list
     elements: str
     default: []
+  trees:
+    description: The SHA-256 of the tarball of each tree that must be on the machine.
+    type: list
+    elements: str
+    default: []
   min_free:
     description: With less free space than this many bytes in O(scratchdir) the machine is unfit.
     type: int
@@ -183,6 +188,12 @@ bases:
       path: /var/portbuild/bases/2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
       bytes: 467353600
       installed: 1763797000.0
+trees:
+  description: The trees on the machine, by the SHA-256 of their tarballs.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 backend:
   description: Which chroot backend is taken, why not each other, and why none if there is none.
   returned: success
@@ -215,6 +226,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "client_user": {"type": "str"},
     "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"]},
     "bases": {"type": "list", "elements": "str", "default": []},
+    "trees": {"type": "list", "elements": "str", "default": []},
     "min_free": {"type": "int", "default": MIN_FREE},
 }
 
@@ -229,6 +241,7 @@ def main() -> None:
             client_user=params["client_user"],
             backend=params["backend"],
             bases=tuple(check_sha256(base) for base in params["bases"]),
+            trees=tuple(check_sha256(tree) for tree in params["trees"]),
             min_free=params["min_free"],
         )
         module.exit_json(changed=False, **survey(wishes))

@@ -10,10 +10,12 @@ module: prepare_machine
 short_description: Make a build machine ready for its first job
 version_added: 1.0.0
 description:
-  - Makes the directories under the scratch directory with the right owners and modes, writes the per-node configuration, and extracts the bindist, once.
-  - The bindist's tarball must be in C(incoming/) of the scratch directory, named by its SHA-256 and C(.part).
-    RV(needs_base) says whether it is needed; it is removed when it was extracted.
-  - When used as a step of setup, all options come from the C(portbuild_) variables, and the tarball is brought.
+  - Makes the directories under the scratch directory with the right owners and modes, writes the per-node configuration, and extracts the bindist
+    and the tree, each once.
+  - Their tarballs must be in C(incoming/) of the scratch directory, named by their SHA-256 and C(.part).
+    RV(needs_base) and RV(needs_tree) say whether they are needed; they are removed when they were extracted.
+  - A tree's tarball is refused when one of its members leads out of it, is written through a symbolic link, or is a device.
+  - When used as a step of setup, all options come from the C(portbuild_) variables, and the tarballs are brought.
 author:
   - The portbuild.cluster authors (@portbuild)
 extends_documentation_fragment:
@@ -46,6 +48,9 @@ options:
   base:
     description: The SHA-256 of the bindist to have.
     type: str
+  tree:
+    description: The SHA-256 of the tarball of the tree to have, for a package system that builds from one.
+    type: str
 seealso:
   - module: portbuild.cluster.machine_info
 """
@@ -67,6 +72,16 @@ base_installed:
   returned: success
   type: bool
   sample: true
+needs_tree:
+  description: Whether the tree is neither on the machine nor in C(incoming/).
+  returned: success
+  type: bool
+  sample: false
+tree_installed:
+  description: Whether the tree was extracted now.
+  returned: success
+  type: bool
+  sample: true
 backend:
   description: The chroot backend that jobs will use.
   returned: when the scratch directory exists
@@ -80,7 +95,7 @@ backends:
 reason:
   description:
     - Why the machine could not be made ready, in a word for programs.
-    - One of V(unsafe_path), V(backend), V(bad_base), V(no_account), V(machine_disk_full), V(name) or V(client).
+    - One of V(unsafe_path), V(backend), V(bad_base), V(bad_tarball), V(no_account), V(machine_disk_full), V(name) or V(client).
   returned: failure
   type: str
   sample: backend
@@ -105,6 +120,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "maxjobs": {"type": "int", "default": 1},
     "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"], "default": "auto"},
     "base": {"type": "str"},
+    "tree": {"type": "str"},
 }
 
 
@@ -118,6 +134,7 @@ def main() -> None:
             maxjobs=params["maxjobs"],
             backend=params["backend"],
             base=check_sha256(params["base"]) if params["base"] else "",
+            tree=check_sha256(params["tree"]) if params["tree"] else "",
         )
         result = prepare(plan, really=not module.check_mode)
         difference = result.pop("diff")

@@ -17,6 +17,7 @@ import typing as t
 from ..module_utils._names import chroot_path, Job
 from ._bindist import read_bindist
 from ._context import lease_job, StepContext
+from ._port_tree import read_tree
 from ._queue import Lease
 from ._replies import BadReply
 from ._results import Arrival, BadManifest, BadResult, check_manifest, Limits, Manifest, Receiver
@@ -41,6 +42,7 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
                 "maxjobs": settings.maxjobs,
                 "backend": settings.chroot_backend,
                 "base": read_bindist(context.layout).sha256,
+                "tree": read_tree(context.layout).sha256 if context.system.needs_tree else "",
                 "client_user": settings.client_user,
                 "min_free": settings.machine_min_free,
                 "orphans": [dict(other.job._asdict()) for other in queue.held() if other.machine == machine],

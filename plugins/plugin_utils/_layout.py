@@ -68,6 +68,8 @@ class Layout(ArchLayout):
         self.tarballs = self._below("tarballs")
         self.bindist = self._below("tarballs", "bindist.tar")
         self.bindist_facts = self._below("tarballs", "bindist.json")  # its SHA-256, and what it was made from
+        self.tree = self._below("tarballs", "tree.tar")
+        self.tree_facts = self._below("tarballs", "tree.json")  # its SHA-256, and what it was made from
         self.incoming = self._below(".incoming")  # results on their way, on the file system they are renamed within
         self.spool = self._below(".spool")  # messages that wait for the mail server
 

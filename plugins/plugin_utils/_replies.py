@@ -21,11 +21,11 @@ _NUMBER = (int, float)
 # By module, what the controller uses of its reply without looking twice.
 EXPECTED: dict[str, dict[str, Kind]] = {
     "build_package": {"state": str, "status": dict, "needs": [dict], "problems": [str]},
-    "claim_chroot": {"backend": str, "base": str},
+    "claim_chroot": {"backend": str, "base": str, "tree": str},
     "cleanup": {"changed": bool, "removed": [dict]},
     "fetch_results": {"status": dict},
     "machine_info": {"clock": dict, "unfit": [str], "jobs": [dict], "chroots": [dict]},
-    "prepare_machine": {"changed": bool, "needs_base": bool},
+    "prepare_machine": {"changed": bool, "needs_base": bool, "needs_tree": bool},
 }
 OPTIONAL: dict[str, dict[str, Kind]] = {
     "claim_chroot": {"build_token": (int, type(None)), "clock": _NUMBER, "memory": int, "status": dict},

@@ -160,6 +160,7 @@ def _build(
         "machine": lease["machine"],
         "system": settings.system,
         "base": chroot["base"],
+        "tree": chroot.get("tree", ""),
         "backend": chroot["backend"],
         "environment": plan.environment,
         "build_user": settings.build_user,

@@ -104,6 +104,8 @@ class PackageSystem(abc.ABC):
     name: t.ClassVar[str]
     package_suffixes: t.ClassVar[tuple[str, ...]]
     """How the names of result files end that are packages."""
+    needs_tree: t.ClassVar[bool] = False
+    """Whether it builds from a tree of recipes, which every machine must have."""
 
     @abc.abstractmethod
     def check_name(self, name: t.Any) -> str:

@@ -15,7 +15,13 @@ import typing as t
 import pytest
 
 from ansible_collections.portbuild.cluster.plugins.module_utils import _machine, _prepare
-from ansible_collections.portbuild.cluster.plugins.module_utils._bases import all_bases, BadBase, has_base, install_base
+from ansible_collections.portbuild.cluster.plugins.module_utils._bases import (
+    all_bases,
+    all_trees,
+    BadBase,
+    has_base,
+    install_base,
+)
 from ansible_collections.portbuild.cluster.plugins.module_utils._chroots import KEPT, UNCOLLECTED
 from ansible_collections.portbuild.cluster.plugins.module_utils._cleanup import (
     Bounds,
@@ -108,6 +114,21 @@ class TestPrepare:
             "chroot_backend": "directory",
         }
 
+    def test_a_tree_arrives_as_the_base_does(self, tmp_path: pathlib.Path, tarball: pathlib.Path):
+        scratch, digest = tmp_path / "scratch", sha256_file(str(tarball))
+        wanted = Plan(str(scratch), "nobody", backend="directory", tree=digest)
+        first = prepare(wanted, really=True)
+        assert (first["needs_tree"], first["needs_base"], first["tree_installed"]) == (True, False, False)
+        os.rename(tarball, scratch / "incoming" / f"{digest}.part")
+        told = prepare(wanted, really=False)
+        assert (told["changed"], told["needs_tree"], all_trees(str(scratch))) == (True, False, [])
+        second = prepare(wanted, really=True)
+        assert (second["changed"], second["needs_tree"], second["tree_installed"]) == (True, False, True)
+        assert f"{scratch}/trees/{digest}: extracted" in second["diff"]["after"]
+        third = prepare(wanted, really=True)
+        assert (third["changed"], third["needs_tree"], os.listdir(scratch / "incoming")) == (False, False, [])
+        assert stat.S_IMODE((scratch / "trees").stat().st_mode) == 0o755
+
     def test_check_mode_and_diff_tell_what_changes(self, tmp_path: pathlib.Path):
         scratch = str(tmp_path / "scratch")
         prepare(Plan(scratch, "root"), really=True)
@@ -168,10 +189,15 @@ class TestMachine:
     @pytest.mark.root
     def test_every_reason_is_a_sentence(self, shed: Shed):
         wishes = Wishes(
-            str(shed.scratch), client_user="no-such-account", backend="zfs", bases=("0" * 64,), min_free=1 << 60
+            str(shed.scratch),
+            client_user="no-such-account",
+            backend="zfs",
+            bases=("0" * 64,),
+            trees=("1" * 64,),
+            min_free=1 << 60,
         )
         unfit = _machine.survey(wishes)["unfit"]
-        assert len(unfit) == 4
+        assert len(unfit) == 5
         for reason in unfit:
             assert reason[0].isupper() and reason.endswith((".", "setup.")), reason
 
@@ -284,6 +310,19 @@ class TestCleanup:
         assert f"bases/{BASE}" not in self.goers(shed, None, bases=frozenset({BASE}))
         shed.claim()
         assert f"bases/{BASE}" not in self.goers(shed, None)
+
+    def test_unused_trees_go(self, shed: Shed):
+        tree = "1" * 64
+        (shed.scratch / "trees" / tree / "Mk").mkdir(parents=True)
+        (shed.scratch / "trees" / f"{tree}.json").write_text('{"installed": 0}', encoding="utf-8")
+        os.utime(shed.scratch / "trees" / f"{tree}.json", (0, 0))
+        assert f"trees/{tree}" in self.goers(shed, None)
+        assert f"trees/{tree}" not in self.goers(shed, None, trees=frozenset({tree}))
+        shed.claim(tree=tree)
+        assert f"trees/{tree}" not in self.goers(shed, None)
+        shed.store.discard(shed.store.all()[0])
+        assert carry_out(shed.store, plan(shed.store, None, Bounds(), shed.time)) == []
+        assert os.listdir(shed.scratch / "trees") == []
 
     def test_a_problem_with_one_does_not_keep_the_others(self, shed: Shed, monkeypatch: pytest.MonkeyPatch):
         shed.claim(HELLO)

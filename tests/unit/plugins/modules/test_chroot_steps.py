@@ -72,6 +72,8 @@ class TestClaimChroot:
             ({"lease": {**LEASE, "package": "../x"}}, "name", False),
             ({"base": "0" * 64}, "base_missing", True),
             ({"base": "x"}, "name", False),
+            ({"tree": "0" * 64}, "tree_missing", True),
+            ({"tree": "x"}, "name", False),
             ({"min_free": 1 << 60}, "machine_disk_full", True),
             ({"scratchdir": "/nonexistent"}, "base_missing", True),
         ],
@@ -85,6 +87,16 @@ class TestClaimChroot:
         assert result["failed"]
         assert (result["reason"], result["infrastructure"]) == (reason, infrastructure)
         assert [chroot.marker.token for chroot in shed.store.all()] == [5]
+
+    def test_an_empty_chroot_is_made_anew_for_another_tree(self, shed: Shed):
+        for digit in "12":
+            (shed.scratch / "trees" / (digit * 64)).mkdir(parents=True)
+        first, again, other = claim(shed, tree="1" * 64), claim(shed, tree="1" * 64), claim(shed, tree="2" * 64)
+        assert [result["changed"] for result in (first, again, other)] == [True, False, True]
+        assert [result["tree"] for result in (first, again, other)] == ["1" * 64, "1" * 64, "2" * 64]
+        assert [chroot.marker.tree for chroot in shed.store.all()] == ["2" * 64]
+        shed.ended(token=5)
+        assert claim(shed, tree="1" * 64)["tree"] == "2" * 64  # what was built in it, was built from it
 
     def test_a_full_machine_tells_what_it_is_busy_with(self, shed: Shed):
         claim(shed)

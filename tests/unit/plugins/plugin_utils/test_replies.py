@@ -29,6 +29,7 @@ WAITING: dict[str, t.Any] = {
 CLAIMED: dict[str, t.Any] = {
     "backend": "overlay",
     "base": "0" * 64,
+    "tree": "",
     "build_token": None,
     "memory": 1 << 30,
     "clock": 1.5,
@@ -38,7 +39,7 @@ CLAIMED: dict[str, t.Any] = {
 def test_a_proper_reply() -> None:
     check_reply("build_package", "m1", WAITING)
     check_reply("claim_chroot", "m1", CLAIMED)
-    check_reply("claim_chroot", "m1", {"backend": "overlay", "base": "0"})  # as in check mode
+    check_reply("claim_chroot", "m1", {"backend": "overlay", "base": "0", "tree": ""})  # as in check mode
     check_reply("no_such_module", "m1", {})
 
 
