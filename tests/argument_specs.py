@@ -51,7 +51,7 @@ ABOUT: dict[str, dict[str, t.Any]] = {
     ),
     "setup": _about(
         "Prepare build machines",
-        "Leaves each machine ready to build: account and sudo rule where asked for, directories, configuration and base.",
+        "Leaves each machine ready to build: account and sudo rule where asked for, directories, configuration, base and tree.",
         "In check mode it says what would be changed, and changes nothing. A second run in a row changes nothing.",
     ),
     "bindist": _about(

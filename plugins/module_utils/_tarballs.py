@@ -32,7 +32,8 @@ class Contents(t.NamedTuple):
     members: int
     bytes: int  # of its regular files
     top: frozenset[str]  # the names at its top
-    found: frozenset[str]  # those of the members that were looked for, as they are called in it
+    found: frozenset[str]  # those of the members that were looked for
+    below: frozenset[str]  # those that are there in a directory of the top
 
 
 def _parts(path: str, name: str, what: str = "member") -> tuple[str, ...]:
@@ -107,11 +108,12 @@ def _unreadable(path: str, error: Exception) -> BadTarball:
 def check_members(path: str, wanted: t.Collection[str] = ()) -> Contents:
     """Read the whole list of members and return what was seen, or raise BadTarball.
 
-    C(wanted) are paths to look for, at the top or in the one directory that is there.
+    C(wanted) are paths to look for, at the top and in the directories there.
     """
     members = size = 0
     top: set[str] = set()
     found: set[str] = set()
+    below: set[str] = set()
     checker = _Checker(path)
     for member in _members(path):
         parts = checker.check(member)
@@ -121,5 +123,6 @@ def check_members(path: str, wanted: t.Collection[str] = ()) -> Contents:
             raise BadTarball(f"{path} has more than {_MANY} members.")
         if parts:
             top.add(parts[0])
-        found.update({"/".join(parts), "/".join(parts[1:])}.intersection(wanted))
-    return Contents(members, size, frozenset(top), frozenset(found))
+        found.update({"/".join(parts)}.intersection(wanted))
+        below.update({"/".join(parts[1:])}.intersection(wanted))
+    return Contents(members, size, frozenset(top), frozenset(found), frozenset(below))

@@ -382,6 +382,13 @@ _ADDRESS = Text("a mail address", _ADDRESS_FORM)
 _ACCOUNT = Text("the name of an account", r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
 _HOST = Text("a host name or address", r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _URL = Text("a URL that begins with http:// or https://", r"https?://[^\s\"'\\<>`$\x00-\x1f\x7f]+")
+# What git clones from (other transports run commands), or a path.
+_TREE = Text(
+    "an absolute path, or the address of a git repository (https://, http://, git://, ssh://, file:// or HOST:PATH)",
+    r"(?:(?:https?|git|ssh|file)://[^\s\x00-\x1f\x7f]+|[A-Za-z0-9_][A-Za-z0-9_.@-]*:[^\s:\x00-\x1f\x7f][^\s\x00-\x1f\x7f]*"
+    r"|/[^\x00-\x1f\x7f]+)",
+)
+_REVISION = Text("the name of a branch or tag, or a commit", r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 _OPTION_WORDS = Words("words without blanks", r"[A-Za-z0-9!][A-Za-z0-9+._=,:/-]*")
 _DEB_NAMES = Words("names of Debian packages", r"[a-z0-9][a-z0-9+.:-]*")
 
@@ -838,6 +845,27 @@ class Settings:
         "The account that setup logs in as while O(portbuild_client_user) is still to be created.",
         roles=(SETUP,),
         scope="machine",
+        conf=(),
+    )
+
+    # tree
+    tree: str = _setting(
+        _TREE,
+        None,
+        "Where the tree of recipes comes from, for a package system that builds from one: a directory or a tarball on "
+        "the controller, or git, by the path of a checkout on the controller or by the address of a repository.",
+        "Of a checkout only what is committed is taken. Of a directory C(distfiles), C(packages) and work directories "
+        "are left out.",
+        "Without it the tree stays as it is. It is made anew only when its revision, or what stands there, has changed.",
+        roles=(SETUP,),
+        conf=(),
+    )
+    tree_revision: str = _setting(
+        _REVISION,
+        None,
+        "The branch, tag or commit to take from git. Without it it is what the checkout is at, or the repository's "
+        "default branch.",
+        roles=(SETUP,),
         conf=(),
     )
 

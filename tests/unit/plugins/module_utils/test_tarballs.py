@@ -61,7 +61,7 @@ class TestCheck:
     def test_what_is_in_it(self, tmp_path: pathlib.Path, mode: str) -> None:
         path = pack(tmp_path / "t", member("./a", DIRECTORY), member("a/Mk/x"), member("a/b", LINK, "../c"), mode=mode)
         seen = check_members(str(path), {"Mk/x", "Mk/y"})
-        assert (seen.members, seen.bytes, seen.top, seen.found) == (3, 6, {"a"}, {"Mk/x"})
+        assert (seen.members, seen.bytes, seen.top, seen.found, seen.below) == (3, 6, {"a"}, set(), {"Mk/x"})
 
     @pytest.mark.parametrize(
         ("members", "complaint"),
