@@ -14,7 +14,8 @@ from ansible_collections.portbuild.cluster.plugins.module_utils._files import te
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import NoBindist, publish_bindist, read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
-TIME_LIMIT = 3600.0  # seconds for making it; half a minute is usual
+TIME_LIMIT = 7200.0  # seconds for making it; half a minute is usual, if nothing is fetched from afar
+FACTS = ("sha256", "size", "made", "suite", "architecture", "sources", "release", "osrelease", "osreldate", "origin")
 
 
 class ActionModule(StepAction):
@@ -32,8 +33,19 @@ class ActionModule(StepAction):
             if not settings.bindist_rebuild:
                 message = f"Branch {layout.branch} has its bindist: {present.path}"
                 return {"changed": False, "path": present.path, "sha256": present.sha256, "msg": message}
+        tarball = settings.bindist_tarball
+        would = {
+            "changed": True,
+            "msg": f"{machine} would make the bindist of {layout.branch} for {layout.bindist}.",
+        }
+        if tarball and os.path.isfile(tarball):
+            if self.check_mode:  # it is not sent
+                return would
+            tarball = self._sent(tarball, machine)
         wish = {
             "path": f"{settings.scratchdir}/bindist/{settings.arch}-{settings.branch}.tar",
+            "tarball": tarball or None,
+            "release": settings.bindist_release or None,
             "suite": settings.bindist_suite or settings.branch,
             "components": list(settings.bindist_components),
             "mirror": settings.bindist_mirror or None,
@@ -45,18 +57,23 @@ class ActionModule(StepAction):
         }
         made = self.remote("make_bindist", wish, task_vars, machine=machine, limit=TIME_LIMIT)
         if self.check_mode:
-            return {
-                "changed": True,
-                "msg": f"{machine} would make the bindist of {layout.branch} for {layout.bindist}.",
-            }
+            return would
         os.makedirs(os.path.dirname(layout.bindist), exist_ok=True)
         temporary = temporary_name(layout.bindist)
         try:
             self.receive(wish["path"], temporary, machine=machine)
-            facts = {name: made.get(name) for name in ("sha256", "size", "made", "suite", "architecture", "sources")}
+            facts = {name: made[name] for name in FACTS if name in made}
+            if settings.bindist_tarball:
+                facts["origin"] = settings.bindist_tarball  # not the temporary name that it had there
             bindist = publish_bindist(layout, temporary, {"schema": 1, "machine": machine, **facts})
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
         message = f"{machine} made the bindist of {layout.branch}: {bindist.path}, {bindist.size >> 20} MiB"
         return {"changed": True, "path": bindist.path, "sha256": bindist.sha256, "msg": message}
+
+    def _sent(self, tarball: str, machine: str) -> str:
+        """Send the controller's tarball to a temporary directory of the login account; it goes with the step."""
+        remote = f"{self.temporary_directory(machine)}/base"
+        self.send(tarball, remote, machine=machine)
+        return remote

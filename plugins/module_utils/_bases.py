@@ -140,7 +140,7 @@ def install_base(scratch: str, tarball: str, sha256: str, *, now: t.Callable[[],
 
     The base appears under its name when it is complete and on the disk. A killed attempt is done over.
     """
-    return _install(scratch, BASES, tarball, sha256, _extract_base, now)
+    return _install(scratch, BASES, tarball, sha256, extract_base, now)
 
 
 def install_tree(scratch: str, tarball: str, sha256: str, *, now: t.Callable[[], float] = time.time) -> bool:
@@ -191,7 +191,8 @@ def _only_directory(path: str) -> str:
     return only if only and os.path.isdir(whole) and not os.path.islink(whole) else ""
 
 
-def _extract_base(tarball: str, target: str) -> None:
+def extract_base(tarball: str, target: str) -> None:
+    """Extract a system with all that its files have, or raise BadBase."""
     argv = ["tar", "-C", target, "--numeric-owner", "-xpf", tarball]
     if "GNU tar" in run(["tar", "--version"], timeout=10).stdout:  # bsdtar restores them unasked
         argv[1:1] = ["--xattrs", "--xattrs-include=*"]

@@ -22,13 +22,11 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 import time
 import typing as t
 from urllib.parse import urlsplit
 
-from ._errors import PortbuildError
-from ._files import BadFile, read_json, sha256_file, write_json
+from ._bindist import BindistError, Made, publish, work_directory
 
 # The suffix .gpg exists on every release; .pgp only since trixie.
 KEYRINGS = ("/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/debian-archive-keyring.pgp")
@@ -36,8 +34,6 @@ COMPONENTS = ("main", "contrib", "non-free", "non-free-firmware")
 POCKETS = ("", "-updates", "-security", "/updates")  # backports and proposed updates are nobody's default
 ROLLING = ("sid", "unstable", "testing", "experimental", "rc-buggy")
 REMOTE = ("http", "https", "tor+http", "tor+https", "mirror+http", "mirror+https", "mirror")
-PREFIX = ".bindist."
-ABANDONED = 6 * 3600
 RECIPE = 1  # raise it when the same parameters give another tarball
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*")
 
@@ -92,10 +88,6 @@ printf '127.0.0.1 localhost portbuild\n::1 localhost ip6-localhost\n' > "$root/e
 rm -rf "$root"/var/log/apt/* "$root/var/log/dpkg.log" "$root/var/log/bootstrap.log" "$root/var/log/alternatives.log"
 rm -rf "$root"/var/cache/debconf/*-old "$root"/var/lib/dpkg/*-old
 """
-
-
-class BindistError(PortbuildError):
-    """A base that cannot be made here."""
 
 
 class Runner(t.Protocol):
@@ -366,15 +358,6 @@ class Recipe(t.NamedTuple):
         return hashlib.sha256(json.dumps(facts).encode("utf-8")).hexdigest()
 
 
-class Made(t.NamedTuple):
-    """A tarball."""
-
-    path: str
-    sha256: str
-    size: int
-    made: float
-
-
 def plan_bindist(wish: Wish, run: Runner, *, etc_apt: str = "/etc/apt", lists: str = "/var/lib/apt/lists") -> Recipe:
     """Return the recipe, or raise BindistError saying what this machine lacks."""
     keyring = next((path for path in KEYRINGS if os.path.exists(path)), "")
@@ -411,25 +394,11 @@ def plan_bindist(wish: Wish, run: Runner, *, etc_apt: str = "/etc/apt", lists: s
     )
 
 
-def find_bindist(path: str, recipe: Recipe) -> Made | None:
-    """Return the tarball at the path if it was made by this recipe and is whole."""
-    try:
-        record = read_json(f"{path}.json")
-        made = Made(path, str(record["sha256"]), int(record["size"]), float(record["made"]))
-        whole = record["recipe"] == recipe.digest() and os.path.getsize(path) == made.size
-        return made if whole and sha256_file(path) == made.sha256 else None
-    except (OSError, BadFile, KeyError, TypeError, ValueError):
-        return None
-
-
 def make_bindist(wish: Wish, recipe: Recipe, run: Runner, *, now: t.Callable[[], float] = time.time) -> Made:
     """Make the tarball: complete under its final name, or not at all."""
     if shutil.which("mmdebstrap") is None:
         raise BindistError("mmdebstrap is missing.", remedy="Install the package mmdebstrap on this machine.")
-    directory = os.path.dirname(os.path.abspath(wish.path))
-    os.makedirs(directory, exist_ok=True)
-    _remove_abandoned(directory, now() - ABANDONED)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=directory) as work:
+    with work_directory(wish.path, now()) as work:
         tarball = os.path.join(work, "base.tar")
         hook = os.path.join(work, "customize")
         with open(hook, "w", encoding="utf-8") as stream:
@@ -438,33 +407,12 @@ def make_bindist(wish: Wish, recipe: Recipe, run: Runner, *, now: t.Callable[[],
         _run(run, _mmdebstrap(recipe, hook, tarball), data=recipe.sources, environ_update=environment)
         # Level 1: half the time of the default for a tenth more bytes; -n: no time and no name of the making.
         _run(run, ["gzip", "-1", "-n", tarball])
-        compressed = f"{tarball}.gz"
-        made = Made(wish.path, sha256_file(compressed), os.path.getsize(compressed), now())
-        with contextlib.suppress(OSError):
-            os.unlink(f"{wish.path}.json")  # the record of another tarball must not outlive it
-        os.chmod(compressed, 0o644)
-        os.replace(compressed, wish.path)
-    write_json(
-        f"{wish.path}.json",
-        {
-            "recipe": recipe.digest(),
-            "sha256": made.sha256,
-            "size": made.size,
-            "made": made.made,
+        facts = {
             "suite": recipe.suite,
             "architecture": recipe.architecture,
             "sources": recipe.sources.splitlines(),
-        },
-    )
-    return made
-
-
-def _remove_abandoned(directory: str, before: float) -> None:
-    """Remove what a killed making left behind; a living one is younger."""
-    for path in glob.glob(os.path.join(glob.escape(directory), f"{PREFIX}*")):
-        with contextlib.suppress(OSError):
-            if os.lstat(path).st_mtime < before and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
+        }
+        return publish(f"{tarball}.gz", wish.path, recipe, facts, now())
 
 
 def _mmdebstrap(recipe: Recipe, hook: str, tarball: str) -> list[str]:

@@ -881,8 +881,25 @@ class Settings:
     bindist_mirror: str = _setting(
         _URL,
         None,
-        "The Debian mirror that the base is made from. Without one, the lists and keyrings of Debian's own archive that "
-        "the machine is configured with are used.",
+        "The mirror that the base is made from. On Debian, an archive; without one, the lists and keyrings of Debian's own "
+        "archive that the machine is configured with are used.",
+        "On FreeBSD, the address to which C(/releases/MACHINE/ARCH/RELEASE/base.txz) is appended; without one it is "
+        "V(https://download.freebsd.org).",
+        roles=(BINDIST,),
+        conf=(),
+    )
+    bindist_release: str = _setting(
+        Text("the name of a FreeBSD release, such as 14.3-RELEASE", r"[0-9]+\.[0-9]+(?:-[A-Z]+[0-9]*)?(?:-p[0-9]+)?"),
+        None,
+        "The FreeBSD release of the base. Without one it is the release that the machine runs.",
+        roles=(BINDIST,),
+        conf=(),
+    )
+    bindist_tarball: str = _setting(
+        Path(),
+        None,
+        "A tarball of a base system to make the base of, on the controller or, if there is none of that name, on the "
+        "machine. The account to build as is added if it has none of that name; nothing is fetched.",
         roles=(BINDIST,),
         conf=(),
     )

@@ -351,6 +351,25 @@ class StepAction(ActionBase):
             with contextlib.suppress(Exception), deadline(10):
                 reset()
 
+    def temporary_directory(self, machine: str) -> str:
+        """Return a directory on the machine that the login account may write into; it is removed with the step."""
+        try:
+            if self._connection._shell.tmpdir is None:
+                with deadline(120.0):
+                    self._make_tmp_path()
+        except AnsibleConnectionFailure as error:
+            raise MachineUnreachable(machine, str(error)) from None
+        except _DeadlineExceeded:
+            self.drop_connection()
+            raise MachineUnreachable(machine, "no temporary directory was made within 120 s") from None
+        except AnsibleError as error:
+            raise TransferFailed(machine, "the temporary directory", str(error)) from None
+        path = str(self._connection._shell.tmpdir).rstrip("/")
+        # The machine has named it, and it goes to the connection plugin, which may hand it to a shell.
+        if not re.fullmatch(r"(/[A-Za-z0-9_.@+-]+)+", path) or ".." in path.split("/"):
+            raise TransferFailed(machine, "the temporary directory", f"the machine calls it {path!r:.200}")
+        return path
+
     def send(self, local: str, remote: str, *, machine: str, limit: float = 7200.0) -> None:
         """Copy a file to the machine as client_user, without become."""
         self._transfer(self._connection.put_file, local, check_remote(remote), machine, limit)

@@ -14,7 +14,8 @@ import typing as t
 import pytest
 
 from ansible_collections.portbuild.cluster.plugins.module_utils import _bindist_debian as bindist
-from ansible_collections.portbuild.cluster.plugins.module_utils._bindist_debian import BindistError, Entry, Wish
+from ansible_collections.portbuild.cluster.plugins.module_utils._bindist import BindistError, find_bindist
+from ansible_collections.portbuild.cluster.plugins.module_utils._bindist_debian import Entry, Wish
 
 DEB822 = """\
 # a mirror
@@ -178,14 +179,14 @@ def test_make_find_and_make_again(tmp_path: pathlib.Path, monkeypatch: pytest.Mo
     wish = Wish(path, suite="bookworm", include=("ccache",))
     recipe = bindist.plan_bindist(wish, runner(log), etc_apt=etc, lists=str(tmp_path))
     assert recipe.include == ("ccache", "dpkg-dev", "fakeroot")
-    assert bindist.find_bindist(path, recipe) is None
+    assert find_bindist(path, recipe) is None
     made = bindist.make_bindist(wish, recipe, runner(log), now=lambda: 1e9)
-    assert bindist.find_bindist(path, recipe) == made
+    assert find_bindist(path, recipe) == made
     assert os.listdir(tmp_path / "out") in (["base.tar.gz", "base.tar.gz.json"], ["base.tar.gz.json", "base.tar.gz"])
     more = bindist.plan_bindist(wish._replace(build_uid=1600), runner(log), etc_apt=etc, lists=str(tmp_path))
-    assert bindist.find_bindist(path, more) is None, "other parameters make another base"
+    assert find_bindist(path, more) is None, "other parameters make another base"
     pathlib.Path(path).write_text("damaged")
-    assert bindist.find_bindist(path, recipe) is None
+    assert find_bindist(path, recipe) is None
 
 
 @pytest.mark.root

@@ -13,6 +13,7 @@ import pytest
 testing = pytest.importorskip("ansible.module_utils.testing")
 
 from ansible_collections.portbuild.cluster.plugins.module_utils import _bindist_debian as bindist
+from ansible_collections.portbuild.cluster.plugins.module_utils._bindist import BindistError, Made
 from ansible_collections.portbuild.cluster.plugins.modules import make_bindist
 
 RECIPE = bindist.Recipe("bookworm", "amd64", "buildd", ("fakeroot",), "deb x\n", "/k.gpg", "builder", 1500, ())
@@ -30,12 +31,12 @@ def making(monkeypatch: pytest.MonkeyPatch) -> list[bindist.Wish]:
     """Nothing real is made; what would be is listed."""
     wishes: list[bindist.Wish] = []
 
-    def make(wish: bindist.Wish, _recipe: bindist.Recipe, _run: t.Any) -> bindist.Made:
+    def make(wish: bindist.Wish, _recipe: bindist.Recipe, _run: t.Any) -> Made:
         wishes.append(wish)
-        return bindist.Made(wish.path, "a" * 64, 3, 1.0)
+        return Made(wish.path, "a" * 64, 3, 1.0)
 
-    monkeypatch.setattr(make_bindist, "plan_bindist", lambda wish, run: RECIPE)
-    monkeypatch.setattr(make_bindist, "make_bindist", make)
+    monkeypatch.setattr(bindist, "plan_bindist", lambda wish, run: RECIPE)
+    monkeypatch.setattr(bindist, "make_bindist", make)
     return wishes
 
 
@@ -57,7 +58,7 @@ def test_a_base_that_is_there_is_left_alone(
     arguments = {"path": str(tmp_path / "x"), "include": ["ccache"], "suite": "bookworm"}
     assert run(arguments, capsys)["changed"] is True
     assert making[0].include == ["ccache"]
-    monkeypatch.setattr(make_bindist, "find_bindist", lambda path, recipe: bindist.Made(path, "b" * 64, 3, 1.0))
+    monkeypatch.setattr(make_bindist, "find_bindist", lambda path, recipe: Made(path, "b" * 64, 3, 1.0))
     assert run(arguments, capsys)["changed"] is False
     assert run({**arguments, "force": True}, capsys)["sha256"] == "a" * 64
 
@@ -66,9 +67,9 @@ def test_what_cannot_be_made_says_why(
     tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(wish: bindist.Wish, run: t.Any) -> t.NoReturn:
-        raise bindist.BindistError("No keyring.", remedy="Install it.", details={"rc": 1})
+        raise BindistError("No keyring.", remedy="Install it.", details={"rc": 1})
 
-    monkeypatch.setattr(make_bindist, "plan_bindist", fail)
+    monkeypatch.setattr(bindist, "plan_bindist", fail)
     result = run({"path": str(tmp_path / "x")}, capsys)
     assert result["failed"] is True
     assert (result["msg"], result["infrastructure"], result["rc"]) == ("No keyring. Install it.", True, 1)
