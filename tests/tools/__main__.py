@@ -16,9 +16,9 @@ from . import host, linting, testing, venvs
 from .project import CACHE, CHECKOUT, CLUSTER, environment, link_collection, say, ToolError, VENVS
 
 
-def in_environment(*argv: str, programs: t.Mapping[str, str]) -> int:
+def in_environment(*argv: str, programs: t.Mapping[str, str], root: bool = True) -> int:
     """Run a script or module of the checkout on the newest ansible-core."""
-    host.require(programs)
+    host.require(programs, root=root)
     link_collection()
     python = venvs.ensure(testing.newest())
     done = subprocess.run([str(python), *argv], cwd=CHECKOUT, env=environment(python), check=False)
@@ -59,6 +59,7 @@ TARGETS: dict[str, t.Callable[[], int]] = {
     "cluster-stop": cluster_stop,
     "bench": lambda: in_environment("-m", "bench", programs=host.FOR_BENCH),
     "bench-dispatch": lambda: in_environment("-m", "bench.dispatch", programs=host.FOR_BENCH),
+    "check-freebsd": lambda: in_environment("-m", "freebsd", programs=host.FOR_CHECK, root=False),
     "clean": clean,
 }
 

@@ -30,6 +30,7 @@ FOR_CLUSTER = {
     "/usr/bin/python3": "python3",
 }
 FOR_LINT = {"bmake": "bmake", "git": "git", "shellcheck": "shellcheck"}
+FOR_CHECK = {"ssh": "openssh-client"}
 FOR_BENCH = {**FOR_CLUSTER, "sbuild": "sbuild", "unshare": "util-linux"}
 
 PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
