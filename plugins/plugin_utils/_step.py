@@ -19,6 +19,7 @@ import contextlib
 import multiprocessing
 import os
 import re
+import re
 import signal
 import threading
 import time
