@@ -19,7 +19,6 @@ import contextlib
 import multiprocessing
 import os
 import re
-import re
 import signal
 import threading
 import time
