@@ -25,6 +25,10 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOCTTY: nor may a terminal become ours.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
+# What open(2) says of a symbolic link that must not be followed: ELOOP on Linux, EMLINK on FreeBSD; with O_DIRECTORY
+# either may say ENOTDIR.
+_LINK_ERRORS = (errno.ELOOP, errno.EMLINK)
+
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a directory"),
@@ -86,7 +90,7 @@ def _open_component(directory: int, name: str, path: str) -> int:
     try:
         return os.open(name, _DIRECTORY, dir_fd=directory)
     except OSError as error:
-        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+        if error.errno not in (errno.ENOTDIR, *_LINK_ERRORS):
             raise
         found = kind_of(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
         raise UnsafeFile(f"{name!r} in the path {path!r} is {found} where a directory is expected.") from None
@@ -101,7 +105,7 @@ def open_file(directory: int, name: str) -> int:
     try:
         descriptor = os.open(name, _FILE, dir_fd=directory)
     except OSError as error:
-        if error.errno == errno.ELOOP:
+        if error.errno in _LINK_ERRORS:
             raise UnsafeFile(f"{name!r} is a symbolic link where a regular file is expected.") from None
         raise
     try:

@@ -38,10 +38,14 @@ class User(t.NamedTuple):
 
 
 class Offer(t.NamedTuple):
-    """A file or directory of the host that a step sees, read-only, at C(/portbuild/NAME)."""
+    """A file or directory of the host that a step sees, read-only.
+
+    C(target) is where, relative to the root, for a directory only; by default it is C(portbuild/NAME).
+    """
 
     name: str
     source: str
+    target: str = ""
 
 
 class Confinement(t.NamedTuple):
@@ -117,10 +121,12 @@ def get_isolation() -> Isolation:
     raise IsolationError(f"There is no isolation for {os.uname().sysname}.", remedy="Use another build machine.")
 
 
-def prepare_root(root: str, builder: User, *, hosts: str, resolv_conf: str | None) -> None:
+def prepare_root(
+    root: str, builder: User, *, hosts: str, resolv_conf: str | None, offers: t.Iterable[Offer] = ()
+) -> None:
     """Make a pristine root ready for steps. Nothing of the build has run in it."""
     with _beneath.opened(_beneath.open_top(root)) as top:
-        for path in ("dev", "proc", "sys", "tmp", PORTBUILD):
+        for path in ("dev", "proc", "tmp", PORTBUILD, *(offer.target for offer in offers if offer.target)):
             os.close(_beneath.open_directory(top, path, create=True))
         for path in (OUT, "build"):
             with _beneath.opened(_beneath.open_directory(top, path, create=True)) as directory:

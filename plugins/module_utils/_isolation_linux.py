@@ -210,7 +210,11 @@ def _mount_offers(top: int, root: str, confinement: Confinement) -> None:
         _linux.mount("tmpfs", base, "tmpfs", _SAFE, "size=1m,nr_inodes=1024,mode=755")
         os.mkdir(f"{root}/{OUT}")
         _linux.bind(f"/proc/self/fd/{out}", f"{root}/{OUT}", flags=_SAFE)
-    for name, source in confinement.offers:
+    for name, source, elsewhere in confinement.offers:
+        if elsewhere:
+            os.close(_beneath.open_directory(top, elsewhere))  # a link here would lead the mount astray
+            _linux.bind(source, f"{root}/{elsewhere}", flags=_SAFE | _linux.MS_RDONLY)
+            continue
         target = f"{base}/{name}"
         if os.path.isdir(source):
             os.mkdir(target)

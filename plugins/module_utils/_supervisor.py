@@ -361,7 +361,8 @@ class Supervisor:
         )
         read, write = os.pipe()
         try:
-            os.fchown(write, user.uid, user.gid)  # or the build could not open /dev/stderr
+            with contextlib.suppress(OSError):  # FreeBSD gives pipes no owner, and needs none for this
+                os.fchown(write, user.uid, user.gid)  # or the build could not open /dev/stderr
             running = self._isolation.start(confinement, write)
         finally:
             os.close(write)
