@@ -25,6 +25,7 @@ from ._limits import remove_job_groups
 from ._lock import is_locked, try_lock
 from ._process import boot_id, process_start_time
 from ._progress import initial_status, log_entry, STATUS
+from ._remains import clear_chroot
 
 LOCK = "lock"
 _STEP_SECONDS = 10.0
@@ -118,13 +119,15 @@ def stop_supervisor(chroot: str, timeout: float = 10.0) -> bool:
 
 
 def remove_remains(chroot: str) -> None:
-    """Wait for the end of what a dead supervisor has left dying, and remove its control groups.
+    """Wait for the end of what a dead supervisor has left dying, and remove its control groups, jails and mounts.
 
     For whoever killed it; nothing holds the chroot's lock any more.
     """
     status = read_status(chroot)
     if status is not None:
         _remove_remains(chroot, status)
+    else:
+        clear_chroot(chroot)
 
 
 def _signal_until_unlocked(chroot: str, path: str, number: int, patience: float) -> bool:
@@ -166,3 +169,4 @@ def _remove_remains(chroot: str, status: dict[str, t.Any]) -> None:
                 raise SupervisorStuck(f"A step of the build (pid {status['step_pid']}) cannot be killed.")
             time.sleep(0.01)
     remove_job_groups(chroot)
+    clear_chroot(chroot)

@@ -72,7 +72,7 @@ class BuildMissing(PortbuildError):
 
 def _for_the_zip_file() -> None:
     """Never called: its imports tell Ansible what to send along. Executing them would only cost time here."""
-    from . import _isolation_linux, _supervisor  # pylint: disable=import-outside-toplevel,unused-import  # noqa: F401
+    from . import _isolation_freebsd, _isolation_linux, _supervisor  # pylint: disable=import-outside-toplevel,unused-import  # noqa: F401
 
 
 def _payload() -> dict[str, bytes]:

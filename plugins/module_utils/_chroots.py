@@ -28,6 +28,7 @@ from ._backends import BACKENDS
 from ._bases import find_base, find_tree
 from ._errors import PortbuildError
 from ._files import BadFile, read_json, write_json
+from ._isolation import check_base
 from ._lock import is_locked, Lock, LockTimeout
 from ._names import BadName, check_sha256, chroot_path, CHROOTS, Job, relative_chroot
 from ._process import boot_id, process_start_time
@@ -345,6 +346,7 @@ class ChrootStore:
         base_directory = find_base(self.scratch, base)
         if tree:
             find_tree(self.scratch, tree)
+        check_base(base_directory)
         before = self._admissible(job, queue, token)
         if before is not None and before.running and before.is_done(recorded):
             self.end(job, queue=queue, token=token)
@@ -551,6 +553,8 @@ class ChrootStore:
         if os.path.isdir(path) and not os.path.islink(path):
             with self._holding(path):
                 remove_remains(path)
+                for driver in BACKENDS.values():  # whatever the marker says, if there is one
+                    driver.discard(path)
                 throw_away(self.scratch, relative)
         else:
             throw_away(self.scratch, relative)

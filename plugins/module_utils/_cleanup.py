@@ -14,10 +14,12 @@ import os
 import stat
 import typing as t
 
+from ._attach import supervisor_alive
 from ._bases import all_bases, all_trees, BASES, Extracted, remove_base, remove_tree, TREES
 from ._chroots import Chroot, ChrootStore, KEPT, Stray, UNCOLLECTED
 from ._errors import PortbuildError
 from ._names import Job
+from ._remains import find_remains, Remain
 from ._trash import throw_away, trash
 
 DAY = 86400.0
@@ -44,11 +46,16 @@ class Bounds(t.NamedTuple):
 
 
 class Goer(t.NamedTuple):
-    """Something that goes, and why. C(relative) is its path in the scratch directory."""
+    """Something that goes, and why. C(relative) is its path in the scratch directory, or another name of it."""
 
     relative: str
     why: str
     chroot: Chroot | Stray | None = None
+    remain: Remain | None = None
+
+    def path(self, scratch: str) -> str:
+        """Return what a person knows it by."""
+        return self.remain.where if self.remain is not None else f"{scratch}/{self.relative}"
 
 
 def surplus(chroots: t.Iterable[Chroot], *, keep_max: int, oldest: float = 0.0) -> list[Chroot]:
@@ -111,6 +118,7 @@ def plan(store: ChrootStore, owned: Owned | None, bounds: Bounds, now: float) ->
             if chroot.marker.state != KEPT and chroot not in staying and is_unowned(chroot, owned)
         ]
     goers += [Goer(stray.relative, stray.why, stray) for stray in strays if not stray.running]
+    goers += _remains(store, chroots, strays)
     bases = {chroot.marker.base for chroot in chroots} | bounds.bases
     trees = {chroot.marker.tree for chroot in chroots} | bounds.trees
     goers += _extracted(all_bases(store.scratch), BASES, "bindist", bases, bounds, now)
@@ -125,6 +133,14 @@ def _why_unowned(chroot: Chroot) -> str:
     if chroot.marker.state == UNCOLLECTED or chroot.ended:
         what = "nobody has come for its results"
     return f"No lease owns it: {what}."
+
+
+def _remains(store: ChrootStore, chroots: t.Iterable[Chroot], strays: t.Iterable[Stray]) -> t.Iterator[Goer]:
+    """Yield what a killed supervisor left in the operating system. What belongs to a chroot that goes is there too."""
+    paths = [*(chroot.path for chroot in chroots), *(stray.path for stray in strays)]
+    living = [path for path in paths if supervisor_alive(path)]
+    for remain in find_remains(store.scratch, paths, living):
+        yield Goer(remain.where, f"Nobody owns this {remain.what}.", remain=remain)
 
 
 def _extracted(
@@ -163,7 +179,9 @@ def carry_out(store: ChrootStore, goers: t.Iterable[Goer]) -> list[tuple[Goer, s
     problems = []
     for goer in goers:
         try:
-            if goer.chroot is not None:
+            if goer.remain is not None:
+                goer.remain.remove()
+            elif goer.chroot is not None:
                 store.discard(goer.chroot)
             elif goer.relative.startswith(f"{BASES}/"):
                 remove_base(store.scratch, os.path.basename(goer.relative))

@@ -77,7 +77,7 @@ class Running(abc.ABC):
     """A step that runs."""
 
     pid: int  # while it exists, something of the step may exist
-    namespace: str = ""  # Linux: its PID namespace
+    namespace: str = ""  # what resident() knows it by: on Linux its PID namespace, on FreeBSD its jail
 
     @abc.abstractmethod
     def go(self) -> None:
@@ -96,12 +96,35 @@ class Running(abc.ABC):
         """Return the outcome. When this returns, nothing of the step is left."""
 
 
+class BaseRefused(IsolationError):
+    """A base that cannot run here."""
+
+
 class Isolation(abc.ABC):
     """How an operating system confines."""
 
+    hosts: t.ClassVar[str]  # the content of /etc/hosts in a root
+
+    def __init__(self) -> None:
+        self.environment: dict[str, str] = {}  # what steps must see, known after prepare()
+
+    def protect(self) -> None:
+        """Called once, in the supervisor: outlive what the build does to the machine, and the session of who began."""
+
     @abc.abstractmethod
     def prepare(self) -> None:
-        """Called once, in the supervisor: from here on its mounts are its own and vanish with it."""
+        """Called once, in the supervisor, before anything is mounted.
+
+        What an earlier supervisor of the chroot has left is gone then. Raises BaseRefused.
+        """
+
+    @abc.abstractmethod
+    def finish(self) -> None:
+        """Called once, at the end: nothing is mounted for the chroot any more, as whoever looks at it sees it."""
+
+    @abc.abstractmethod
+    def resident(self, namespace: str) -> int:
+        """Return the bytes of memory that the processes of a running step have, 0 if that is not known."""
 
     @abc.abstractmethod
     def start(self, confinement: Confinement, output: int) -> Running:
@@ -112,13 +135,26 @@ class Isolation(abc.ABC):
         """Called first in every helper process of the supervisor: it must not outlive it."""
 
 
-def get_isolation() -> Isolation:
-    """Return the isolation of this operating system."""
-    if os.uname().sysname == "Linux":
+def get_isolation(scratch: str, chroot: str, token: int) -> Isolation:
+    """Return the isolation of this operating system for the build of a chroot."""
+    system = os.uname().sysname
+    if system == "Linux":
         from ._isolation_linux import LinuxIsolation  # pylint: disable=import-outside-toplevel
 
         return LinuxIsolation()
-    raise IsolationError(f"There is no isolation for {os.uname().sysname}.", remedy="Use another build machine.")
+    if system == "FreeBSD":
+        from ._isolation_freebsd import FreeBSDIsolation, read_means  # pylint: disable=import-outside-toplevel
+
+        return FreeBSDIsolation(chroot, token, read_means(scratch))
+    raise IsolationError(f"There is no isolation for {system}.", remedy="Use another build machine.")
+
+
+def check_base(base: str) -> None:
+    """Raise BaseRefused if builds in this base cannot run on this machine's kernel."""
+    if os.uname().sysname == "FreeBSD":
+        from ._isolation_freebsd import check_release  # pylint: disable=import-outside-toplevel
+
+        check_release(base)
 
 
 def prepare_root(

@@ -23,6 +23,7 @@ import typing as t
 
 from . import _beneath, _linux
 from ._isolation import Confinement, Isolation, OUT, Outcome, PORTBUILD, Running
+from ._limits import resident_in_namespace
 
 HOSTNAME = "portbuild"
 
@@ -65,6 +66,26 @@ _SAFE = _linux.MS_NOSUID | _linux.MS_NODEV
 
 class LinuxIsolation(Isolation):
     """Namespaces."""
+
+    hosts = "127.0.0.1\tlocalhost portbuild\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+    def protect(self) -> None:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
+            stream.write("-500")
+        if not os.path.isdir("/run/systemd/system"):
+            return
+        for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd"):
+            group = os.path.join(hierarchy, "portbuild", "supervisors")
+            with contextlib.suppress(OSError):
+                os.makedirs(group, exist_ok=True)
+                with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as stream:
+                    stream.write("0")
+
+    def finish(self) -> None:
+        """Its mounts are in a namespace of the supervisor's own, and vanish with it."""
+
+    def resident(self, namespace: str) -> int:
+        return resident_in_namespace(namespace)
 
     def prepare(self) -> None:
         self._parent_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

@@ -290,15 +290,17 @@ def _kill_members(directory: str) -> None:
 class MemoryWatch:
     """Notices that a job exceeded its memory limit, by its control group or else by adding up its processes."""
 
-    def __init__(self, control: MemoryControl, limit: int) -> None:
+    def __init__(self, control: MemoryControl, limit: int, resident: t.Callable[[str], int]) -> None:
+        """C(resident) adds up the memory of a running step; where there are control groups it is not asked."""
         self._control = control
         self._limit = limit
+        self._resident = resident
         self.peak = 0
 
     def check(self, namespace: str) -> Exceeded | None:
-        """C(namespace) is the PID namespace of the running step as in /proc/PID/ns/pid."""
+        """C(namespace) is what the running step is known by, see Running."""
         grouped = self._control.kind != "none"
-        used = self._control.resident() if grouped else resident_in_namespace(namespace)
+        used = self._control.resident() if grouped else self._resident(namespace)
         self.peak = max(self.peak, used)
         killed = self._control.killed()
         if killed == "machine":
@@ -309,7 +311,7 @@ class MemoryWatch:
 
 
 def resident_in_namespace(namespace: str) -> int:
-    """Add up the memory of the processes in a PID namespace; what they share is counted once per process."""
+    """Linux: add up the memory of the processes in a PID namespace; what they share is counted once per process."""
     total = 0
     if not namespace:
         return total

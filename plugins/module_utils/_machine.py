@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import platform
 import pwd
-import shlex
 import sys
 import time
 import typing as t
@@ -21,10 +20,10 @@ from ._backends import BACKENDS, BackendUnusable, choose
 from ._bases import all_bases, all_trees
 from ._chroots import Chroot, ChrootStore, KEPT
 from ._limits import control_kind
+from ._node import read_conf
 from ._process import boot_id, LINUX, run
 from ._trash import trash
 
-CONF = "portbuild.conf"
 MIN_FREE = 1 << 30
 MIN_INODES = 50000  # one base has 13,000 files
 MIN_MEMORY = 256 << 20
@@ -41,29 +40,6 @@ class Wishes(t.NamedTuple):
     bases: tuple[str, ...] = ()
     trees: tuple[str, ...] = ()
     min_free: int = MIN_FREE
-
-
-def read_conf(scratch: str) -> dict[str, str]:
-    """Return the assignments that setup wrote on this machine; nothing is executed."""
-    values = {}
-    try:
-        with open(os.path.join(scratch, CONF), encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                name, equals, value = line.strip().partition("=")
-                if equals and name.isidentifier():
-                    words = shlex.split(value, comments=True)
-                    values[name] = words[0] if words else ""
-    except (OSError, ValueError):
-        pass
-    return values
-
-
-def render_conf(values: t.Mapping[str, t.Any]) -> str:
-    """Return the content of the per-node configuration."""
-    lines = [f"{name}={shlex.quote(str(value))}" for name, value in sorted(values.items())]
-    return "\n".join(
-        ["# Written by portbuild.cluster.prepare_machine: changes are lost at the next setup.", *lines, ""]
-    )
 
 
 def size_text(number: float) -> str:

@@ -20,7 +20,7 @@ from ._backends import choose, copy_tree
 from ._bases import base_path, BASES, has_base, has_tree, install_base, install_tree, TREES
 from ._errors import PortbuildError
 from ._files import write_atomic
-from ._machine import CONF, render_conf
+from ._node import CONF, render_conf
 from ._spares import provide
 from ._trash import empty_trash
 from ._trees import UnsafePath

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import select
 import signal
@@ -48,11 +49,8 @@ def _exec(
     """Become the command (in the child); what prevents it is written to the report pipe."""
     try:
         os.setsid()  # a group of its own, so that a time limit ends what the command started too
-        if LINUX:
-            # A copy that outlives its killed caller would write into what the next attempt makes in its place.
-            _linux.set_parent_death_signal(signal.SIGKILL)
-            if os.getppid() != parent:
-                os._exit(127)
+        # A copy that outlives its killed caller would write into what the next attempt makes in its place.
+        die_with_parent(parent)
         for wanted, descriptor in enumerate(stdio):
             os.dup2(descriptor, wanted)
         if cwd is not None:
@@ -63,6 +61,23 @@ def _exec(
     except BaseException as error:
         os.write(report, str(error).encode("utf-8", "replace")[:_CHUNK])
     os._exit(127)
+
+
+def die_with_parent(parent: int) -> None:
+    """Have this process, a child of C(parent), killed with it; end at once if that is dead already.
+
+    FreeBSD has had the call since 11.2. Where it fails a process may outlive its parent for a while, and is found by
+    its jail or its mounts.
+    """
+    if LINUX:
+        _linux.set_parent_death_signal(signal.SIGKILL)
+    else:
+        from . import _freebsd_calls  # pylint: disable=import-outside-toplevel  # modules come as source: each costs
+
+        with contextlib.suppress(OSError, AttributeError):
+            _freebsd_calls.set_parent_death_signal(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(127)
 
 
 def _above_stdio(pair: tuple[int, int]) -> tuple[int, int]:
@@ -257,9 +272,8 @@ def detach(function: t.Callable[[], None], *, nice: int = 10) -> None:
 
 def _open_files_limit() -> int:
     try:
-        names = os.listdir("/dev/fd")  # what is open, where the system tells (FreeBSD without fdescfs: 0 1 2)
-        if LINUX:
-            return max(int(name) for name in names) + 1
+        if LINUX:  # FreeBSD without fdescfs shows no more than 0, 1 and 2
+            return max(int(name) for name in os.listdir("/dev/fd")) + 1
     except (OSError, ValueError):
         pass
     return min(os.sysconf("SC_OPEN_MAX"), 65536)
@@ -270,9 +284,22 @@ def boot_id() -> str:
     if LINUX:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as stream:
             return stream.read().strip()
-    # "{ sec = 1763797000, usec = 12 } Sat Nov 22 …": the seconds are all that matters.
-    words = check_run(["sysctl", "-n", "kern.boottime"], "Asking for the boot time", timeout=10).stdout.split()
-    return "boottime-" + words[words.index("sec") + 2].rstrip(",")
+    return _freebsd_boot_id()
+
+
+@functools.cache
+def _freebsd_boot_id() -> str:
+    """Return the kernel's random number or, before FreeBSD 14, the time of the boot, which a stepped clock changes."""
+    from . import _freebsd  # pylint: disable=import-outside-toplevel
+
+    number = _freebsd.parse_boot_id(run(_freebsd.ask_boot_id(), timeout=10).stdout)
+    if number:
+        return number
+    text = check_run(_freebsd.ask_system("kern.boottime"), "Asking for the boot time", timeout=10).stdout
+    seconds = _freebsd.parse_boot_time(text)
+    if seconds is None:
+        raise CommandError(f"sysctl kern.boottime says {text!r:.200}, which is no time.")
+    return f"boottime-{seconds}"
 
 
 def process_start_time(pid: int) -> str | None:

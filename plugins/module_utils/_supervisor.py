@@ -163,7 +163,7 @@ class Supervisor:
             group_name(self._paths.chroot), memory=limits.memory, processes=limits.processes, wanted=limits.cgroups
         )
         self._control = control
-        self._memory = MemoryWatch(control, limits.memory)
+        self._memory = MemoryWatch(control, limits.memory, self._isolation.resident)
         self._status.values.update(limits=control.kind)
         end = Ended("killed", "The supervisor failed.")
         try:
@@ -197,7 +197,15 @@ class Supervisor:
         self._disk_close()
         self._keep_workdir(end)
         self._keep_chroot()
+        self._finish_isolation()
         return end
+
+    def _finish_isolation(self) -> None:
+        try:
+            self._isolation.finish()
+        except (OSError, PortbuildError) as error:  # whoever cleans the chroot meets it again
+            with contextlib.suppress(OSError, AttributeError):
+                self._warn(f"Something is left in the chroot: {error}")
 
     def _explain(self, end: Ended) -> None:
         with contextlib.suppress(Exception):
@@ -251,12 +259,13 @@ class Supervisor:
             )
         )
         limits = request.limits
+        watched, own = self._backend.watched(self._paths.chroot, self._root)
         self._disk = DiskWatch(
-            self._paths.chroot,
+            watched,
             lambda: self._backend.usage(self._paths.chroot),
             limit=limits.disk,
             min_free=limits.min_free,
-            own=self._root if request.backend == "tmpfs" else "",
+            own=own,
             begin_child=self._isolation.begin_child,
         )
 
@@ -270,8 +279,7 @@ class Supervisor:
         resolv_conf = None
         with contextlib.suppress(OSError), open("/etc/resolv.conf", encoding="utf-8", errors="replace") as stream:
             resolv_conf = stream.read(1 << 16)
-        hosts = "127.0.0.1\tlocalhost portbuild\n::1\tlocalhost ip6-localhost ip6-loopback\n"
-        prepare_root(root, self._builder, hosts=hosts, resolv_conf=resolv_conf)
+        prepare_root(root, self._builder, hosts=self._isolation.hosts, resolv_conf=resolv_conf)
 
     # -- steps
 
@@ -409,6 +417,7 @@ class Supervisor:
                 "SHELL": _SHELL,
                 "LC_ALL": "C.UTF-8",
                 "TERM": "dumb",
+                **self._isolation.environment,
                 **self._request.environment,
                 **(environment or {}),
             },
@@ -790,30 +799,18 @@ def _start(job: Job, chroot: str) -> Supervisor:
         raise PortbuildError(f"{chroot} holds a request for {request.job}, not for {job}.")
     if request.backend not in BACKENDS:
         raise PortbuildError(f"This client has no chroot backend {request.backend!r}.")
-    _protect()
+    paths = Paths(chroot)
+    isolation = get_isolation(paths.scratch, chroot, request.token)
+    isolation.protect()
     supervisor = Supervisor(
-        Paths(chroot),
+        paths,
         request,
-        isolation=get_isolation(),
+        isolation=isolation,
         backend=BACKENDS[request.backend],
         wakeup=Wakeup(),
     )
     supervisor.announce()
     return supervisor
-
-
-def _protect() -> None:
-    """Outlive what the build does to the machine's memory, and the session of whoever started us."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as stream:
-        stream.write("-500")
-    if not os.path.isdir("/run/systemd/system"):
-        return
-    for hierarchy in ("/sys/fs/cgroup", "/sys/fs/cgroup/systemd"):
-        group = os.path.join(hierarchy, "portbuild", "supervisors")
-        with contextlib.suppress(OSError):
-            os.makedirs(group, exist_ok=True)
-            with open(os.path.join(group, "cgroup.procs"), "w", encoding="ascii") as stream:
-                stream.write("0")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ class UnsafePath(PortbuildError):
 
 
 def _unescape(word: str) -> str:
-    """Undo the octal escapes of mountinfo and fstab."""
+    """Undo the octal escapes of mountinfo."""
     head, *rest = word.split("\\")
     return head + "".join(chr(int(part[:3], 8)) + part[3:] if part[:3].isdigit() else "\\" + part for part in rest)
 
@@ -51,8 +51,10 @@ def mount_points() -> list[str]:
     if LINUX:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
             return [_unescape(line.split(" ", 5)[4]) for line in stream]
-    lines = check_run(["mount", "-p"], "Listing the mounts", timeout=30).stdout.splitlines()
-    return [_unescape(line.split("\t")[1] if "\t" in line else line.split()[1]) for line in lines]
+    from . import _freebsd  # pylint: disable=import-outside-toplevel  # modules come as source: each costs
+
+    text = check_run(_freebsd.list_mounts(), "Listing the mounts", timeout=30, limit=1 << 24).stdout
+    return [mount.point for mount in _freebsd.parse_mounts(text)]
 
 
 def mounts_below(path: str) -> list[str]:
@@ -114,8 +116,9 @@ def _clear_flags(name: str, directory: int) -> None:
         with opened(os.open(".", os.O_RDONLY | os.O_CLOEXEC)) as before:
             try:
                 os.fchdir(directory)
-                os.lchflags(name, 0)
-                os.lchflags(".", 0)
+                for path in (name, "."):
+                    with contextlib.suppress(OSError):  # a file system without flags: something else is the matter
+                        os.lchflags(path, 0)
             finally:
                 os.fchdir(before)
         return

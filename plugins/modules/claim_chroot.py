@@ -41,7 +41,7 @@ options:
       - V(auto) takes the best one that works on the machine, which is found out by trying.
         It never takes V(tmpfs), which needs memory for all that a build writes.
     type: str
-    choices: [auto, overlay, directory, tmpfs]
+    choices: [auto, overlay, directory, tmpfs, zfs]
     default: auto
   base:
     description: The SHA-256 of the bindist to make the chroot from.
@@ -191,7 +191,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "lease": LEASE_ARGUMENT,
     "scratchdir": SCRATCH_ARGUMENT,
     "maxjobs": {"type": "int", "default": 1},
-    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"], "default": "auto"},
+    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"], "default": "auto"},
     "base": {"type": "str", "required": True},
     "tree": {"type": "str"},
     "client_user": {"type": "str", "default": "root"},

@@ -10,7 +10,7 @@ module: cleanup
 short_description: Remove from a build machine what nobody owns
 version_added: 1.0.0
 description:
-  - Throws away chroots that no lease owns; directories that are no chroots; chroots that were left for debugging, when they are
+  - Throws away chroots that no lease owns; on FreeBSD, jails, mounts and ZFS file systems that belong to none; directories that are no chroots; chroots that were left for debugging, when they are
     too many or too old; files in the caches, transfers, bindists and trees that were not used for long; and what an interrupted removal left.
   - A chroot that no lease owns but that holds the results of a build that ended stays for O(keep_days) and is reported in RV(uncollected).
   - So does one in which a build runs, for the next dispatch to attach to; after that time the build is ended.
@@ -167,12 +167,10 @@ def main() -> None:
         module.exit_json(
             changed=len(goers) > len(problems),
             removed=[
-                {"path": f"{store.scratch}/{goer.relative}", "why": goer.why}
-                for goer in goers
-                if goer.relative not in failed
+                {"path": goer.path(store.scratch), "why": goer.why} for goer in goers if goer.relative not in failed
             ],
             uncollected=[chroot.describe(now) for chroot in staying],
-            problems=[{"path": f"{store.scratch}/{goer.relative}", "why": why} for goer, why in problems],
+            problems=[{"path": goer.path(store.scratch), "why": why} for goer, why in problems],
         )
 
 

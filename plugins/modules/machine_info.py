@@ -38,7 +38,7 @@ options:
   backend:
     description: The chroot backend that is wanted.
     type: str
-    choices: [auto, overlay, directory, tmpfs]
+    choices: [auto, overlay, directory, tmpfs, zfs]
   bases:
     description: The SHA-256 of each bindist that must be on the machine.
     type: list
@@ -224,7 +224,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "scratchdir": SCRATCH_ARGUMENT,
     "maxjobs": {"type": "int"},
     "client_user": {"type": "str"},
-    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"]},
+    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"]},
     "bases": {"type": "list", "elements": "str", "default": []},
     "trees": {"type": "list", "elements": "str", "default": []},
     "min_free": {"type": "int", "default": MIN_FREE},

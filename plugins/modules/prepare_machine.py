@@ -43,7 +43,7 @@ options:
   backend:
     description: How chroots are made. One that cannot be used is an error.
     type: str
-    choices: [auto, overlay, directory, tmpfs]
+    choices: [auto, overlay, directory, tmpfs, zfs]
     default: auto
   base:
     description: The SHA-256 of the bindist to have.
@@ -118,7 +118,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "scratchdir": SCRATCH_ARGUMENT,
     "client_user": {"type": "str", "default": "root"},
     "maxjobs": {"type": "int", "default": 1},
-    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs"], "default": "auto"},
+    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"], "default": "auto"},
     "base": {"type": "str"},
     "tree": {"type": "str"},
 }

@@ -510,9 +510,10 @@ class Settings:
         scope="machine",
     )
     chroot_backend: str = _setting(
-        Choice("auto", "overlay", "tmpfs", "directory"),
+        Choice("auto", "overlay", "zfs", "tmpfs", "directory"),
         "auto",
         "How chroots are made on the machine. V(auto) takes the best that works there, which is found out by trying.",
+        "V(overlay) is for Linux, V(zfs) for FreeBSD.",
         roles=(DISPATCH, SETUP),
         scope="machine",
     )
@@ -524,6 +525,39 @@ class Settings:
         scope="machine",
         per_package=True,
         conf=("tmpfs_size", "md_size"),
+    )
+    zfs_dataset: str = _setting(
+        Text(
+            "the name of a ZFS file system, such as zroot/portbuild", r"[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9_.:-]+)*"
+        ),
+        None,
+        "On FreeBSD, with the V(zfs) backend: the file system below which bases and chroots are made. It is made if its "
+        "parent exists. By default it is C(portbuild), below the one that O(portbuild_scratchdir) is on. "
+        "A change takes effect with the next setup.",
+        roles=(SETUP,),
+        scope="machine",
+    )
+    devfs_ruleset: int = _setting(
+        Int(1, 65535),
+        4,
+        "On FreeBSD, the devfs(8) ruleset that says which devices a build sees. V(4) is the system's own for jails. "
+        "A change takes effect with the next setup.",
+        roles=(SETUP,),
+        scope="machine",
+    )
+    mount_fdescfs: bool = _setting(
+        Bool(),
+        False,
+        "On FreeBSD, whether builds have fdescfs(4) on C(/dev/fd). A change takes effect with the next setup.",
+        roles=(SETUP,),
+        scope="machine",
+    )
+    mount_procfs: bool = _setting(
+        Bool(),
+        False,
+        "On FreeBSD, whether builds have procfs(4) on C(/proc). A change takes effect with the next setup.",
+        roles=(SETUP,),
+        scope="machine",
     )
     keep_max: int = _setting(
         Int(0, 10000),

@@ -14,7 +14,12 @@ import typing as t
 
 import pytest
 
-from ansible_collections.portbuild.cluster.plugins.module_utils import _backends, _linux
+from ansible_collections.portbuild.cluster.plugins.module_utils import (
+    _backends,
+    _backends_common,
+    _backends_linux,
+    _linux,
+)
 from ansible_collections.portbuild.cluster.plugins.module_utils._backends import BACKENDS, BackendUnusable, choose
 from ansible_collections.portbuild.cluster.plugins.module_utils._process import in_child, run
 from ansible_collections.portbuild.cluster.plugins.module_utils._trees import mount_points
@@ -182,7 +187,7 @@ class TestEachBackend:
 @pytest.mark.root
 def test_a_killed_copy_is_done_over(scratch: pathlib.Path):
     chroot, base = chroot_of(scratch), str(scratch / "bases" / "b")
-    fs = _backends._prepare(chroot, base)
+    fs = _backends_common.prepare(chroot, base)
     os.mkdir(os.path.join(fs, ".root.1234"))
     write("half", fs, ".root.1234", "file")
     BACKENDS["directory"].create(chroot, base)
@@ -279,7 +284,7 @@ def test_answers_are_kept_for_this_boot_only(tmp_path: pathlib.Path, monkeypatch
         calls.append(scratch)
         return ""
 
-    monkeypatch.setattr(_backends.Overlay, "probe", probe)
+    monkeypatch.setattr(_backends_linux.Overlay, "probe", probe)
     _backends.probe_all(str(tmp_path))
     _backends.probe_all(str(tmp_path))
     assert len(calls) == 1
@@ -293,4 +298,4 @@ def test_answers_are_kept_for_this_boot_only(tmp_path: pathlib.Path, monkeypatch
 @pytest.mark.parametrize("name", ["", ".", "../x", "a/b", "a b", "a.b", "-x"])
 def test_names_of_roots_are_checked(name: str):
     with pytest.raises(ValueError, match="name of a root"):
-        _backends._part(name, "upper")
+        _backends_common.part_name(name, "upper")

@@ -148,7 +148,7 @@ def test_version_2(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (group / "memory.max").read_text() == str(5 * MB)
     assert (group / "pids.max").read_text() == "7"
     assert (tmp_path / "portbuild" / "cgroup.subtree_control").read_text() == "+memory +pids"
-    watch = MemoryWatch(control, 5 * MB)
+    watch = MemoryWatch(control, 5 * MB, lambda _namespace: 0)
     make(group, memory__stat="anon 100\nfile 999\nshmem 11\n", memory__events="oom 0\noom_kill 0\n")
     assert watch.check("") is None and watch.peak == 111
     make(group, memory__events="oom 1\noom_kill 1\n")

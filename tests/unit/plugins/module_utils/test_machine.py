@@ -14,7 +14,7 @@ import typing as t
 
 import pytest
 
-from ansible_collections.portbuild.cluster.plugins.module_utils import _machine, _prepare
+from ansible_collections.portbuild.cluster.plugins.module_utils import _machine, _node, _prepare
 from ansible_collections.portbuild.cluster.plugins.module_utils._bases import (
     all_bases,
     all_trees,
@@ -108,7 +108,7 @@ class TestPrepare:
         assert stat.S_IMODE((scratch / "bases").stat().st_mode) == 0o700
         assert stat.S_IMODE((scratch / "incoming").stat().st_mode) == 0o700
         assert (scratch / "incoming").stat().st_uid != 0
-        assert _machine.read_conf(str(scratch)) == {
+        assert _node.read_conf(str(scratch)) == {
             "client_user": "nobody",
             "maxjobs": "3",
             "chroot_backend": "directory",
@@ -205,13 +205,13 @@ class TestMachine:
         (tmp_path / "portbuild.conf").write_text(
             "# comment\nmaxjobs=3\nclient_user='a b'\nx=$(touch /tmp/never)\n bad line\n=\n", encoding="utf-8"
         )
-        conf = _machine.read_conf(str(tmp_path))
+        conf = _node.read_conf(str(tmp_path))
         assert (conf["maxjobs"], conf["client_user"]) == ("3", "a b")
         (tmp_path / "portbuild.conf").write_bytes(b"a='unterminated\n\xff\x00")
-        assert _machine.read_conf(str(tmp_path)) == {}
+        assert _node.read_conf(str(tmp_path)) == {}
         values = {"a": 'it\'s "quoted" $x', "b": 1}
-        (tmp_path / "portbuild.conf").write_text(_machine.render_conf(values), encoding="utf-8")
-        assert _machine.read_conf(str(tmp_path)) == {"a": 'it\'s "quoted" $x', "b": "1"}
+        (tmp_path / "portbuild.conf").write_text(_node.render_conf(values), encoding="utf-8")
+        assert _node.read_conf(str(tmp_path)) == {"a": 'it\'s "quoted" $x', "b": "1"}
 
     def test_sizes_and_ages_for_people(self):
         assert [_machine.size_text(number) for number in (0, 1023, 1536, 5 << 30)] == [
