@@ -31,7 +31,7 @@ RELEASE = 1501000
 COMMANDS = ("mount", "umount", "jail", "jexec", "jls", "ps", "sysctl", "protect", "kldstat", "zfs")
 
 _SCRIPT = r'''
-import fcntl, json, os, pwd, signal, sys, time
+import fcntl, json, os, shutil, signal, sys, time
 
 STATE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 NAME, ARGUMENTS = sys.argv[1], sys.argv[2:]
@@ -203,6 +203,9 @@ def do_umount():
             print(f"umount: {point}: not a file system root directory", file=sys.stderr)
             status = 1
         else:
+            if mounts[last][2] in ("tmpfs", "zfs"):  # what is in it goes out of sight
+                for entry in os.scandir(point):
+                    shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
             del mounts[last]
     save("mounts", mounts)
     sys.exit(status)

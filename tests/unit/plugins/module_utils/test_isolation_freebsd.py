@@ -10,14 +10,12 @@ import contextlib
 import os
 import pathlib
 import signal
-import sys
 import time
 import typing as t
 
 import pytest
 
-from ansible_collections.portbuild.cluster.plugins.module_utils import _freebsd_remains, _isolation_freebsd
-from ansible_collections.portbuild.cluster.plugins.module_utils._files import write_json
+from ansible_collections.portbuild.cluster.plugins.module_utils import _freebsd_remains
 from ansible_collections.portbuild.cluster.plugins.module_utils._freebsd import Release
 from ansible_collections.portbuild.cluster.plugins.module_utils._isolation import (
     BaseRefused,
