@@ -13,9 +13,17 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import record_system
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree, Tree
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import PREFIX, SETTINGS, Settings
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
 TIME_LIMIT = 3600.0  # seconds for extracting; a ports tree has 250,000 files
+# What FreeBSD's drivers find in the per-node configuration; what is left to its default is not written there.
+NODE = ("zfs_dataset", "devfs_ruleset", "mount_fdescfs", "mount_procfs")
+
+
+def is_set(settings: Settings, field: str) -> bool:
+    """Return whether the setting differs from its default."""
+    return bool(getattr(settings, field) != SETTINGS[f"{PREFIX}{field}"].default)
 
 
 class ActionModule(StepAction):
@@ -37,6 +45,7 @@ class ActionModule(StepAction):
         wanted = {
             "scratchdir": settings.scratchdir,
             "client_user": settings.client_user,
+            "node": {name: getattr(settings, name) for name in NODE if is_set(settings, name)},
             "maxjobs": settings.maxjobs,
             "backend": settings.chroot_backend,
             "base": bindist.sha256,

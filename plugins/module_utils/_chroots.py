@@ -341,12 +341,12 @@ class ChrootStore:
         any more: they count only while they run. Without that knowledge, a chroot in which nothing runs counts for as
         long as it is young.
 
-        Raises BaseMissing, TreeMissing, MachineFull, StaleToken, ForeignChroot, ChrootBusy or BadMarker.
+        Raises BaseMissing, BaseRefused, TreeMissing, MachineFull, StaleToken, ForeignChroot, ChrootBusy or BadMarker.
         """
         base_directory = find_base(self.scratch, base)
         if tree:
             find_tree(self.scratch, tree)
-        check_base(base_directory)
+        check_base(base_directory)  # here, so that a machine that cannot build is passed over at once
         before = self._admissible(job, queue, token)
         if before is not None and before.running and before.is_done(recorded):
             self.end(job, queue=queue, token=token)
@@ -390,7 +390,7 @@ class ChrootStore:
         tree: str = "",
     ) -> Chroot | None:
         """Return what claim() would find, None if it would make a new chroot; raises as it would. Changes nothing."""
-        find_base(self.scratch, base)
+        check_base(find_base(self.scratch, base))
         if tree:
             find_tree(self.scratch, tree)
         found = self._admissible(job, queue, token)

@@ -17,8 +17,10 @@ import time
 import typing as t
 
 from ._backends import BACKENDS, BackendUnusable, choose
-from ._bases import all_bases, all_trees
+from ._bases import all_bases, all_trees, Extracted
 from ._chroots import Chroot, ChrootStore, KEPT
+from ._errors import PortbuildError
+from ._isolation import check_base
 from ._limits import control_kind
 from ._node import read_conf
 from ._process import boot_id, LINUX, run
@@ -117,7 +119,7 @@ def survey(wishes: Wishes, *, now: t.Callable[[], float] = time.time) -> dict[st
         "jobs": [chroot.describe(moment) for chroot in chroots if chroot.holds_slot],
         "chroots": [_describe(chroot, moment) for chroot in chroots if not chroot.holds_slot],
         "strays": [{"path": stray.path, "why": stray.why, "running": stray.running} for stray in strays],
-        "bases": [base._asdict() for base in all_bases(wishes.scratch)],
+        "bases": [_describe_base(base) for base in all_bases(wishes.scratch)],
         "trees": [tree._asdict() for tree in all_trees(wishes.scratch)],
         "backend": _backend(wishes.scratch, str(wanted.backend)),
         "memory_control": control_kind() if LINUX else "none",
@@ -130,6 +132,15 @@ def survey(wishes: Wishes, *, now: t.Callable[[], float] = time.time) -> dict[st
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
+
+
+def _describe_base(base: Extracted) -> dict[str, t.Any]:
+    problem = ""
+    try:
+        check_base(base.path)
+    except (OSError, PortbuildError) as error:
+        problem = str(error)
+    return {**base._asdict(), "problem": problem}
 
 
 def _describe(chroot: Chroot, moment: float) -> dict[str, t.Any]:
@@ -175,6 +186,9 @@ def _unfit(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
     present = {base["sha256"] for base in facts["bases"]}
     for missing in sorted(set(wanted.bases) - present):
         yield f"The current bindist {missing} is not on the machine: run the setup playbook."
+    for base in facts["bases"]:
+        if base["problem"] and (base["sha256"] in wanted.bases or not wanted.bases):
+            yield base["problem"]
     if not present and not wanted.bases:
         yield "No bindist is on the machine: run the setup playbook."
     for missing in sorted(set(wanted.trees) - {tree["sha256"] for tree in facts["trees"]}):

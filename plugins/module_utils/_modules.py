@@ -20,6 +20,7 @@ from ._bases import BadBase, BaseMissing, TreeMissing
 from ._beneath import UnsafeFile
 from ._chroots import BadMarker, ChrootBusy, ChrootMissing, ForeignChroot, MachineFull, StaleToken
 from ._errors import PortbuildError
+from ._isolation import BaseRefused
 from ._names import BadName, Job
 from ._tarballs import BadTarball
 from ._trees import UnsafePath
@@ -51,6 +52,7 @@ _REASONS: tuple[tuple[type[PortbuildError], str, bool], ...] = (
     (TreeMissing, "tree_missing", True),
     (BadBase, "bad_base", True),
     (BadTarball, "bad_tarball", False),
+    (BaseRefused, "bad_base", True),
     (BackendUnusable, "backend", True),
     (UnsafePath, "unsafe_path", True),
     (UnsafeFile, "unsafe_path", True),

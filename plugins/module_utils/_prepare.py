@@ -20,6 +20,7 @@ from ._backends import choose, copy_tree
 from ._bases import base_path, BASES, has_base, has_tree, install_base, install_tree, TREES
 from ._errors import PortbuildError
 from ._files import write_atomic
+from ._isolation import check_base
 from ._node import CONF, render_conf
 from ._spares import provide
 from ._trash import empty_trash
@@ -54,6 +55,7 @@ class Plan(t.NamedTuple):
 
     scratch: str
     client_user: str
+    node: tuple[tuple[str, t.Any], ...] = ()  # what else the per-node configuration says
     maxjobs: int = 1
     backend: str = "auto"
     base: str = ""
@@ -172,7 +174,7 @@ def prepare(plan: Plan, *, really: bool) -> dict[str, t.Any]:
     for relative, mode in _DIRECTORIES:
         steps.directory(relative, mode, (0, 0))
     steps.directory(_INCOMING, 0o700, client)
-    conf = {"client_user": plan.client_user, "maxjobs": plan.maxjobs, "chroot_backend": plan.backend}
+    conf = {**dict(plan.node), "client_user": plan.client_user, "maxjobs": plan.maxjobs, "chroot_backend": plan.backend}
     steps.file(CONF, render_conf(conf))
     result: dict[str, t.Any] = {f"needs_{kind.name}": False for kind in (_BASE, _TREE)}
     result.update({f"{kind.name}_installed": False for kind in (_BASE, _TREE)})
@@ -182,6 +184,8 @@ def prepare(plan: Plan, *, really: bool) -> dict[str, t.Any]:
         result.update(steps.extract(_BASE, plan.base))
     if result["base_installed"] and result["backend"] == "directory":
         provide(steps.scratch, base_path(steps.scratch, plan.base), copy_tree)
+    if plan.base and has_base(steps.scratch, plan.base):
+        check_base(base_path(steps.scratch, plan.base))
     if plan.tree:
         result.update(steps.extract(_TREE, plan.tree))
     if really:

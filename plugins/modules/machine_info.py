@@ -187,6 +187,7 @@ bases:
     - sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
       path: /var/portbuild/bases/2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
       bytes: 467353600
+      problem: ""
       installed: 1763797000.0
 trees:
   description: The trees on the machine, by the SHA-256 of their tarballs.

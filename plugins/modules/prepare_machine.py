@@ -36,6 +36,23 @@ options:
     description: The account that the controller logs in as. It must exist.
     type: str
     default: root
+  node:
+    description: What the per-node configuration says beside the other options; on Linux it is of no consequence.
+    type: dict
+    default: {}
+    suboptions:
+      zfs_dataset:
+        description: The ZFS file system below which the V(zfs) backend makes bases and chroots.
+        type: str
+      devfs_ruleset:
+        description: The devfs(8) ruleset of a jail.
+        type: int
+      mount_fdescfs:
+        description: Whether a jail has fdescfs(4).
+        type: bool
+      mount_procfs:
+        description: Whether a jail has procfs(4).
+        type: bool
   maxjobs:
     description: How many jobs the machine may run at once.
     type: int
@@ -117,6 +134,16 @@ from ..module_utils._prepare import Plan, prepare
 ARGUMENTS: dict[str, t.Any] = {
     "scratchdir": SCRATCH_ARGUMENT,
     "client_user": {"type": "str", "default": "root"},
+    "node": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "zfs_dataset": {"type": "str"},
+            "devfs_ruleset": {"type": "int"},
+            "mount_fdescfs": {"type": "bool"},
+            "mount_procfs": {"type": "bool"},
+        },
+    },
     "maxjobs": {"type": "int", "default": 1},
     "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"], "default": "auto"},
     "base": {"type": "str"},
@@ -131,6 +158,7 @@ def main() -> None:
         plan = Plan(
             scratch=params["scratchdir"],
             client_user=params["client_user"],
+            node=tuple((name, value) for name, value in params["node"].items() if value is not None),
             maxjobs=params["maxjobs"],
             backend=params["backend"],
             base=check_sha256(params["base"]) if params["base"] else "",

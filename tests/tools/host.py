@@ -18,6 +18,7 @@ from .project import say, ToolError
 #: Program -> the Debian package that has it. Clients use the host's programs.
 FOR_CLUSTER = {
     "apt-get": "apt",
+    "doas": "opendoas",
     "dpkg-source": "dpkg-dev",
     "mmdebstrap": "mmdebstrap",
     "nsenter": "util-linux",
