@@ -183,6 +183,12 @@ def _unfit(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
         yield f"Only {scratch['free_inodes']} inodes are free in {scratch['path']}, at least {MIN_INODES} are needed."
     if 0 < facts["memory"]["total"] < MIN_MEMORY:
         yield f"The machine has {size_text(facts['memory']['total'])} of memory, at least {size_text(MIN_MEMORY)} are needed."
+    yield from _unfit_extracted(facts, wanted)
+    if wanted.client_user and not _account(wanted.client_user):
+        yield f"There is no account {wanted.client_user}: create it, or set portbuild_create_client_user for setup."
+
+
+def _unfit_extracted(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
     present = {base["sha256"] for base in facts["bases"]}
     for missing in sorted(set(wanted.bases) - present):
         yield f"The current bindist {missing} is not on the machine: run the setup playbook."
@@ -193,8 +199,6 @@ def _unfit(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
         yield "No bindist is on the machine: run the setup playbook."
     for missing in sorted(set(wanted.trees) - {tree["sha256"] for tree in facts["trees"]}):
         yield f"The current tree {missing} is not on the machine: run the setup playbook."
-    if wanted.client_user and not _account(wanted.client_user):
-        yield f"There is no account {wanted.client_user}: create it, or set portbuild_create_client_user for setup."
 
 
 def _account(name: str) -> bool:

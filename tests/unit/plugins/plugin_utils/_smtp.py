@@ -41,6 +41,7 @@ class SmtpServer(socketserver.ThreadingTCPServer):
 
     def __init__(self, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Session)
+        self.connections = 0
         self.mails: list[Mail] = []
         self.lines: list[str] = []
         self.replies: dict[str, str] = {}
@@ -70,6 +71,7 @@ class _Session(socketserver.StreamRequestHandler):
     server: SmtpServer
 
     def handle(self) -> None:
+        self.server.connections += 1
         self.sender, self.recipients = "", []  # type: ignore[var-annotated]
         with contextlib.suppress(OSError):
             if not self.answer("CONNECT", "220 test"):

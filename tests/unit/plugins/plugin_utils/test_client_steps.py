@@ -49,6 +49,7 @@ class Place:
             scratchdir="/s", maxjobs=2, chroot_backend="auto", client_user="root", machine_min_free=0,
             compress_logs=False, noclean=False, keep_max=5,
         )  # fmt: skip
+        self.system = types.SimpleNamespace(needs_tree=False)
         self.candidates = [Candidate("a1", 2), Candidate("a2", 2)]
         for candidate in self.candidates:
             self.queue.enter(*candidate)

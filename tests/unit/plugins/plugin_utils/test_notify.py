@@ -308,15 +308,12 @@ def test_a_server_that_is_down_and_comes_back(tmp_path: pathlib.Path) -> None:
 def test_a_server_that_hangs(tmp_path: pathlib.Path, server: SmtpServer, where: str) -> None:
     server.hang = where
     post = Post(tmp_path, server.port, budget=0.4)
-    began = time.monotonic()
     (delivery,) = post.notify()
-    assert time.monotonic() - began < 2.0
     assert delivery.state == "spooled"
     assert "did not answer in time" in delivery.detail
     # One dispatch waits for it, not each of the many that fail in the next minute.
-    began = time.monotonic()
     assert states(post.notify(token=2)) == ["spooled"]
-    assert time.monotonic() - began < 0.2
+    assert server.connections == 1
     server.hang = ""
     post.clock += 61
     assert states(post.notify(token=3)) == ["delivered"] * 3
