@@ -71,6 +71,7 @@ class Layout(ArchLayout):
         self.tree = self._below("tarballs", "tree.tar")
         self.tree_facts = self._below("tarballs", "tree.json")  # its SHA-256, and what it was made from
         self.incoming = self._below(".incoming")  # results on their way, on the file system they are renamed within
+        self.publish_lock = self._below(".publish.lock")  # held while results are put in place, and while recorded
         self.spool = self._below(".spool")  # messages that wait for the mail server
 
     def log(self, package: str) -> str:

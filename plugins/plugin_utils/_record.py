@@ -22,10 +22,12 @@ import gzip
 import os
 import re
 import shutil
+import stat
 import typing as t
 
 from ..module_utils._errors import PortbuildError
-from ..module_utils._files import write_atomic
+from ..module_utils._files import sha256_file, write_atomic
+from ..module_utils._lock import Lock
 from ..module_utils._names import check_package
 from ._space import full_disk_is_named
 from ._store import BuildRecord, Kind, Recorded, Store, StoredFile
@@ -38,6 +40,28 @@ if t.TYPE_CHECKING:
 INCOMING = ".incoming"
 OLD_LOGS = "old"
 KEEP_OLD_LOGS = 10
+PUBLISH_TIMEOUT = 120.0  # seconds; it is held for renames and one transaction
+
+
+@contextlib.contextmanager
+def publishing(layout: Layout) -> c.Iterator[None]:
+    """Keep everybody else from putting files of the branch in place, and from recording what has been put there.
+
+    Whoever is frozen in here keeps the branch to himself: the same who would otherwise wake up in the middle, long after
+    somebody took over the job, and put old files over new ones that have been recorded.
+    """
+    # What the directory grants its group (or everybody), files in it must grant too.
+    shared = stat.S_IMODE(os.stat(layout.branch_directory).st_mode) & 0o022
+    with Lock(layout.publish_lock, timeout=PUBLISH_TIMEOUT, mode=0o644 | shared):
+        yield
+
+
+class _Seen(t.NamedTuple):
+    """What tells whether a file was replaced."""
+
+    inode: int
+    size: int
+    changed: int
 
 
 class ResultsMissing(PortbuildError):
@@ -94,9 +118,11 @@ class Recorder:
         waiting = os.path.join(self._layout.logs, INCOMING, incoming_log(build.package, build.token))
         for directory in (os.path.dirname(waiting), self._layout.errors):
             os.makedirs(directory, exist_ok=True)
+        seen = self._look(files)
         with full_disk_is_named(self._layout.logs):
             build = dataclasses.replace(build, log=self._log_name(build, waiting))
-            result = self._store.record(build, files, place=lambda: self._place(build, files, waiting))
+            with publishing(self._layout):
+                result = self._store.record(build, files, place=lambda: self._place(build, seen, waiting))
         self._store.drop_superseded(build.package, self._remove)
         self._remove_incoming(build)
         return result
@@ -120,13 +146,25 @@ class Recorder:
                 os.unlink(old.path)
         return f"logs/{OLD_LOGS}/{name}"
 
-    def _place(self, build: BuildRecord, files: c.Sequence[StoredFile], waiting: str) -> None:
+    def _look(self, files: c.Sequence[StoredFile]) -> dict[str, _Seen | None]:
+        """Return how the build's files are in place, having read them; None for what is not there as it was made.
+
+        Another package may have made a file of the same name: before either is recorded, the later one replaces the
+        earlier one's. Read before the lock is taken: large files take seconds, and the lock keeps others waiting.
+        """
+        seen: dict[str, _Seen | None] = {}
         for file in files:
-            if file.kind != "log" and not is_present(self._layout, file):
-                raise ResultsMissing(
-                    f"{path_of(self._layout, file)} of {build.package} is not there with {file.size} bytes.",
-                    remedy="It was removed or replaced after it was fetched: dispatch the package again.",
-                )
+            if file.kind != "log":
+                path = path_of(self._layout, file)
+                found = _seen(path)
+                good = is_present(self._layout, file) and sha256_file(path) == file.sha256
+                seen[path] = found if good else None
+        return seen
+
+    def _place(self, build: BuildRecord, seen: c.Mapping[str, _Seen | None], waiting: str) -> None:
+        for path, before in seen.items():
+            if before is None or _seen(path) != before:
+                raise _replaced(build, path)
         if not os.path.exists(waiting):
             if build.infrastructure:
                 return  # nothing came back, and nothing is known about the package: the last log stays the last
@@ -166,6 +204,21 @@ def _numbered(directory: str, package: str, suffix: str) -> list[_Numbered]:
             if match := pattern.fullmatch(entry.name):
                 found.append(_Numbered(int(match[1]), entry.path))
     return sorted(found)
+
+
+def _seen(path: str) -> _Seen | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return _Seen(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _replaced(build: BuildRecord, path: str) -> ResultsMissing:
+    return ResultsMissing(
+        f"{path} of {build.package} is not there as it was fetched.",
+        remedy="It was removed, or replaced by another package's file of that name: dispatch the package again.",
+    )
 
 
 def _put(source: str, target: str) -> None:

@@ -25,7 +25,7 @@ import typing as t
 from ..module_utils._errors import PortbuildError
 from ..module_utils._files import sha256_file, sync_directory
 from ..module_utils._names import BadName, check_file_name, check_result_name, check_sha256, check_version, Job
-from ._record import directory_of, INCOMING, incoming_log, path_of
+from ._record import directory_of, INCOMING, incoming_log, path_of, publishing
 from ._space import check_space, ControllerDiskFull, disk_full, free_bytes, full_disk_is_named
 from ._store import BuildRecord, conflict, Identity, Kind, KINDS, Phase, SET_KINDS, Store, StoredFile
 from ._temporary import make_directory, remove_dead
@@ -368,16 +368,18 @@ class Receiver:
         missing = [arrival.file.name for arrival in self._arrivals if arrival.local not in self._accepted]
         if missing:
             raise BadResult(f"{', '.join(missing[:5])} of {self._job} did not come.")
-        for file in (*(arrival.file for arrival in self._arrivals), *self._present):
-            self._refuse_conflict(file)
-        self._verify()
-        now = self._now()
-        for path in (
-            *(arrival.local for arrival in self._arrivals),
-            *(path_of(self._layout, file) for file in self._present),
-        ):
-            os.utime(path, (now, now))
-        self._rename()
+        with publishing(self._layout):
+            # Only in here: whoever waits for the lock, or is frozen before it, may lose the job meanwhile.
+            self._verify()
+            for file in (*(arrival.file for arrival in self._arrivals), *self._present):
+                self._refuse_conflict(file)
+            now = self._now()
+            for path in (
+                *(arrival.local for arrival in self._arrivals),
+                *(path_of(self._layout, file) for file in self._present),
+            ):
+                os.utime(path, (now, now))
+            self._rename()
         published = [arrival.file for arrival in self._arrivals] + self._present
         self.abort()
         return published

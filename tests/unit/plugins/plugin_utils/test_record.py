@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import gzip
@@ -13,6 +14,7 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 import typing as t
 
@@ -373,3 +375,29 @@ def test_the_place_of_every_kind(tmp_path: pathlib.Path) -> None:
     assert _record.directory_of(layout, "distfile") == layout.distfiles
     assert _record.directory_of(layout, "workdir") == layout.workdirs
     assert _record.directory_of(layout, "log") == os.path.join(layout.logs, ".incoming")
+
+
+def test_a_file_that_another_package_replaced_is_not_recorded(branch: Branch) -> None:
+    """Two packages make one new file: whose was replaced before it was recorded does not get the other's contents."""
+    mine = put(branch.layout, "shared.deb", b"mine")
+    put(branch.layout, "shared.deb", b"them")  # as long as it was
+    with pytest.raises(ResultsMissing, match=r"shared\.deb of hello is not there as it was fetched"):
+        branch.record(build(1), mine)
+    assert branch.store.last("hello") is None
+
+
+def test_a_file_that_is_replaced_while_the_record_waits_is_not_recorded(branch: Branch) -> None:
+    mine = put(branch.layout, "shared.deb", b"mine")
+
+    def replace() -> None:
+        os.unlink(path_of(branch.layout, mine))
+        put(branch.layout, "shared.deb", b"them")
+        stack.close()
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_record.publishing(branch.layout))
+        timer = threading.Timer(0.5, replace)
+        timer.start()
+        with pytest.raises(ResultsMissing):
+            branch.record(build(1), mine)
+        timer.join()

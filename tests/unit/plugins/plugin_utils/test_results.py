@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import threading
 import typing as t
 
 import pytest
@@ -23,7 +25,7 @@ from hypothesis import strategies as st
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import Layout
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._record import path_of
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._record import path_of, publishing
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._results import (
     BadManifest,
     BadResult,
@@ -575,6 +577,44 @@ def test_a_lost_lease_publishes_nothing(setup: Setup) -> None:
     with pytest.raises(PortbuildError, match="lease is lost"):
         setup.fetch(setup.receiver(verify=verify))
     assert setup.nothing_came()
+
+
+def test_a_lease_that_is_lost_while_another_publishes_publishes_nothing(setup: Setup) -> None:
+    """Verified before the lock is there, old files would replace the newer ones that its holder puts in place."""
+    put(setup.layout, "a.deb", b"newer")
+    setup.client.make("a.deb", b"older")
+    lost = threading.Event()
+
+    def verify() -> None:
+        if lost.is_set():
+            raise PortbuildError("The lease is lost.")
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(publishing(setup.layout))
+        timer = threading.Timer(0.5, lambda: (lost.set(), stack.close()))
+        timer.start()
+        with pytest.raises(PortbuildError, match="lease is lost"):
+            setup.fetch(setup.receiver(verify=verify))
+        timer.join()
+    assert pathlib.Path(setup.layout.packages, "a.deb").read_bytes() == b"newer"
+
+
+def test_what_another_package_records_meanwhile_is_not_replaced(setup: Setup) -> None:
+    setup.client.make("a.deb", b"mine")
+
+    def record() -> None:  # what the holder of the lock does before it gives it up
+        put(setup.layout, "a.deb", b"theirs")
+        setup.store.record(build(1, package="other"), [stored("a.deb", b"theirs")])
+        stack.close()
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(publishing(setup.layout))
+        timer = threading.Timer(0.5, record)
+        timer.start()
+        with pytest.raises(FileConflict, match="other has that file"):
+            setup.fetch(setup.receiver(2))
+        timer.join()
+    assert pathlib.Path(setup.layout.packages, "a.deb").read_bytes() == b"theirs"
 
 
 def test_a_file_that_cannot_be_replaced_takes_the_others_back(setup: Setup) -> None:
