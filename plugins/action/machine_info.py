@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import NoBindist, read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import resolve
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import given_client_user, resolve
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
 BRANCH_VARIABLES = ("portbuild_root", "portbuild_arch", "portbuild_branch")
@@ -56,6 +56,7 @@ class ActionModule(StepAction):
                     trees.append(read_tree(context.layout).sha256)
         else:
             settings = resolve({}, None, machine=machine, machine_variables=variables)
+            self.log_in(task_vars, machine, given_client_user({}, None, machine, variables), settings.sudo_cmd)
         return {
             "scratchdir": settings.scratchdir,
             "maxjobs": settings.maxjobs,

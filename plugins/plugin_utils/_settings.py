@@ -480,7 +480,7 @@ class Settings:
         None,
         "The account on the build machine that the controller logs in as. It owns what the controller copies.",
         "When it is not set, C(ansible_user) of the machine counts, else C(root).",
-        "The original's C(client_user). The inventory plugin maps it onto C(ansible_user).",
+        "The original's C(client_user). Where C(ansible_user) is not set, it is what Ansible logs in as.",
         roles=(DISPATCH, SETUP, CLEANUP),
         scope="machine",
     )
@@ -489,7 +489,7 @@ class Settings:
         "",
         "How O(portbuild_client_user) becomes root on the build machine: empty if it is root, else V(sudo) or V(doas). "
         "It must never ask for a password.",
-        "The original's C(sudo_cmd). The inventory plugin maps it onto C(ansible_become) and its like.",
+        "The original's C(sudo_cmd). Where C(ansible_become) is not set, it is how Ansible becomes root.",
         roles=(SETUP,),
         scope="machine",
     )
@@ -1063,6 +1063,18 @@ def resolve(
         found["client_user"] = str(own.get("ansible_user") or DEFAULT_USER)
     _check_recorded_system(found["system"], files)
     return Settings(**found)
+
+
+def given_client_user(
+    variables: c.Mapping[str, t.Any],
+    conf: ArchConfig | None,
+    machine: str,
+    machine_variables: c.Mapping[str, t.Any],
+) -> str:
+    """Return portbuild_client_user of the machine as it is set somewhere, empty where only its default holds."""
+    setting = SETTINGS[PREFIX + "client_user"]
+    own = machine_variables.get(setting.name)
+    return str(_resolve_one(setting, variables.get(setting.name) if own is None else own, _conf_files(conf, machine)))
 
 
 def _conf_files(conf: ArchConfig | None, machine: str | None) -> tuple[Conf, ...]:

@@ -27,15 +27,17 @@ import typing as t
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import become_loader
 from ansible.utils.display import Display
 
 from ..module_utils._errors import PortbuildError
 from ._candidates import find_candidates, inventory_machines
 from ._context import StepContext
+from ._inventory import connection_variables
 from ._owner import Owner
 from ._queue import Candidate, Lease, Queue
 from ._replies import check_reply, clean_reply
-from ._settings import refuse_unknown, resolve
+from ._settings import given_client_user, refuse_unknown, resolve
 from ._text import one_line
 
 COLLECTION = "portbuild.cluster"
@@ -251,7 +253,31 @@ class StepAction(ActionBase):
             delegated = task_vars.get("ansible_delegated_vars", {}).get(machine)
             own = self.portbuild_variables(delegated or task_vars["hostvars"].get(machine) or {})
         refuse_unknown({**variables, **own})
-        return StepContext(variables, own, package=package, machine=machine)
+        context = StepContext(variables, own, package=package, machine=machine)
+        if machine is not None and self._requires_connection:
+            client_user = given_client_user(variables, context.config, machine, own)
+            self.log_in(task_vars, machine, client_user, context.settings.sudo_cmd)
+        return context
+
+    def log_in(self, task_vars: c.Mapping[str, t.Any], machine: str, client_user: str, sudo_cmd: str) -> None:
+        """Log in as client_user, and become root by sudo_cmd, where Ansible's own variables do not say how.
+
+        The inventory plugin makes those variables of an original directory; any other inventory may have the settings
+        alone. They cannot be made variables of a task: one that is not set must stay so, for what the command line says.
+        """
+        # Of a delegated task, Ansible has put the user of its own default among the delegated host's variables.
+        known = task_vars["hostvars"].get(machine) or {} if self._task.delegate_to else task_vars
+        wanted = connection_variables(client_user, sudo_cmd)
+        if client_user and not any(known.get(name) for name in ("ansible_user", "ansible_ssh_user")):
+            with contextlib.suppress(KeyError):  # a connection without a login
+                self._connection.set_option("remote_user", client_user)
+            self._play_context.remote_user = client_user
+        if sudo_cmd and known.get("ansible_become") is None and self._connection.become is None:
+            become = become_loader.get(wanted["ansible_become_method"])
+            own = ("become_user", "become_exe", "become_flags")
+            become.set_options(direct={name: wanted[f"ansible_{name}"] for name in own})
+            self._connection.set_become_plugin(become)
+            self._play_context.become = True
 
     @property
     def owner(self) -> Owner:

@@ -17,6 +17,7 @@ import tempfile
 import typing as t
 
 import pytest
+import yaml
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client
 from ansible_collections.portbuild.cluster.tests.integration_cluster._another import another
@@ -90,6 +91,28 @@ def test_setup_makes_an_account_that_dispatches(
     ended = new.dispatch("pb-null", *arguments).ok()
     assert "pb-null 1.0 was built on client1" in ended.output
     assert (new.packages / "pb-null_1.0_all.deb").exists()
+
+
+def test_an_ordinary_inventory_needs_the_original_settings_only(idle: Farm, controller_root: pathlib.Path) -> None:
+    inventory = yaml.safe_load(idle.cluster.inventory.read_text(encoding="utf-8"))
+    hosts: dict[str, dict[str, t.Any]] = inventory["all"]["children"]["build_machines"]["hosts"]
+    for variables in hosts.values():
+        variables["portbuild_client_user"] = variables.pop("ansible_user")
+        variables["portbuild_sudo_cmd"] = "sudo" if variables.pop("ansible_become") else ""
+        variables.pop("ansible_become_method", None)
+    machine = next(name for name, variables in hosts.items() if variables["portbuild_sudo_cmd"])
+    path = controller_root / "original-settings.json"
+    path.write_text(json.dumps(inventory), encoding="utf-8")
+    arguments = ["-i", str(path)]
+
+    assert "changed=0 " in idle.play("setup", *arguments, "--limit", machine).ok().output
+    idle.adhoc(machine, "-m", "portbuild.cluster.machine_info", *arguments).ok()
+    for name, variables in hosts.items():
+        variables["portbuild_maxjobs"] = int(name == machine)
+    path.write_text(json.dumps(inventory), encoding="utf-8")
+    ended = idle.dispatch("pb-null", *arguments, check="off").ok()
+    assert f"pb-null 1.0 was built on {machine}" in ended.output
+    idle.play("setup").ok()  # with the number of jobs that the machines had before
 
 
 class OrdinaryFarm(Farm):

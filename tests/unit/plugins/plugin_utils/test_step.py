@@ -6,9 +6,13 @@
 
 from __future__ import annotations
 
+import types
+import typing as t
+
 import pytest
 
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import BadArguments, check_remote
+from ansible_collections.portbuild.cluster.plugins.plugin_utils import _step
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import BadArguments, check_remote, StepAction
 
 
 @pytest.mark.parametrize("path", ["/var/portbuild/incoming/" + "0" * 64 + ".17.part", "/a/b+c~1,2@x%3a=:_-.deb"])
@@ -22,3 +26,65 @@ def test_plain_paths_are_given_to_a_transfer(path: str) -> None:
 def test_what_sftp_would_interpret_is_not(path: str) -> None:
     with pytest.raises(BadArguments, match="cannot be the path of a file on a build machine"):
         check_remote(path)
+
+
+class Connection:
+    """What a connection is told."""
+
+    def __init__(self) -> None:
+        self.options: dict[str, str] = {}
+        self.become: t.Any = None
+
+    def set_option(self, name: str, value: str) -> None:
+        self.options[name] = value
+
+    def set_become_plugin(self, plugin: t.Any) -> None:
+        self.become = plugin
+
+
+class Become:
+    """What a become plugin is told."""
+
+    def __init__(self, name: str) -> None:
+        self.options = {"method": name}
+
+    def set_options(self, direct: dict[str, str]) -> None:
+        self.options.update(direct)
+
+
+@pytest.fixture(autouse=True)
+def become_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_step, "become_loader", types.SimpleNamespace(get=Become))
+
+
+def log_in(known: dict[str, t.Any], client_user: str, sudo_cmd: str, *, delegated: bool = False) -> Connection:
+    """Return the connection of a step on a machine with these host variables."""
+    connection = Connection()
+    step: t.Any = StepAction.__new__(StepAction)
+    step._connection = connection
+    step._play_context = types.SimpleNamespace(remote_user=None, become=False)
+    step._task = types.SimpleNamespace(delegate_to="a1" if delegated else None)
+    task_vars = {"hostvars": {"a1": known}, "ansible_delegated_vars": {"a1": {**known, "ansible_user": "whoever"}}}
+    step.log_in(task_vars if delegated else {**known, **task_vars}, "a1", client_user, sudo_cmd)
+    return connection
+
+
+@pytest.mark.parametrize("delegated", [False, True])
+def test_an_ordinary_inventory_gives_the_login(delegated: bool) -> None:
+    connection = log_in({}, "pbclient", "doas", delegated=delegated)
+    assert connection.options == {"remote_user": "pbclient"}
+    assert connection.become.options == {
+        "method": "ansible.builtin.sudo",
+        "become_exe": "doas",
+        "become_user": "root",
+        "become_flags": "-n",
+    }
+
+
+@pytest.mark.parametrize("delegated", [False, True])
+def test_what_ansible_is_told_in_its_own_words_counts(delegated: bool) -> None:
+    connection = log_in({"ansible_user": "other", "ansible_become": False}, "pbclient", "sudo", delegated=delegated)
+    assert (connection.options, connection.become) == ({}, None)
+    assert log_in({"ansible_ssh_user": "other"}, "pbclient", "", delegated=delegated).options == {}
+    connection = log_in({}, "", "", delegated=delegated)  # what the command line says stays
+    assert (connection.options, connection.become) == ({}, None)
