@@ -25,8 +25,6 @@ from ._trees import move_out, open_beneath, remove_entry
 
 TRASH = "trash"
 _LOCK = ".lock"
-# More than this is not left to the background: it could not keep up, and the disk would fill.
-_BACKLOG = 8
 
 
 def throw_away(scratch: str, relative: str) -> None:
@@ -45,11 +43,14 @@ def trash(scratch: str) -> list[str]:
 
 
 def empty_trash(scratch: str, *, background: bool = True) -> None:
-    """Remove what is in the trash; what cannot be removed stays, for machine_info to report."""
-    waiting = trash(scratch)
-    if not waiting:
+    """Remove what is in the trash; what cannot be removed stays, for machine_info to report.
+
+    In the C(background), however much it is: a step of a dispatch would count as frozen, and where the disk fills
+    because the removal does not keep up, nothing new is claimed.
+    """
+    if not trash(scratch):
         return
-    if background and len(waiting) <= _BACKLOG:
+    if background:
         detach(lambda: _empty(scratch))
     else:
         _empty(scratch)

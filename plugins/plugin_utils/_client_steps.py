@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import collections.abc as c
+import contextlib
 import functools
 import time
 import typing as t
@@ -18,7 +19,7 @@ from ..module_utils._names import chroot_path, Job
 from ._bindist import read_bindist
 from ._context import lease_job, StepContext
 from ._port_tree import read_tree
-from ._queue import Lease
+from ._queue import Lease, Queue, StaleLease
 from ._replies import BadReply
 from ._results import Arrival, BadManifest, BadResult, check_manifest, Limits, Manifest, Receiver
 from ._step import StepAction, StepFailed, TransferFailed, Watch
@@ -26,6 +27,9 @@ from ._store import FileConflict, Identity, SET_KINDS
 
 Facts = dict[str, t.Any]
 
+# Seconds for making or removing a chroot. On a slow disk a copy of the base takes many minutes, and a machine that is
+# called unreachable meanwhile still holds the chroot's lock when it is to be cleaned.
+CHROOT_TIME = 1800.0
 TRANSFER_TIME = 300.0  # seconds that the transfer of a file may take, and beyond that
 TRANSFER_RATE = 64 << 10  # bytes per second that it must come to
 
@@ -34,23 +38,25 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
     """Claim the chroot of the lease; C(held) is the lease in force, None in check mode."""
     settings, queue, machine = context.settings, context.queue, lease["machine"]
     try:
-        reply = step.remote(
-            "claim_chroot",
-            {
-                "lease": lease,
-                "scratchdir": settings.scratchdir,
-                "maxjobs": settings.maxjobs,
-                "backend": settings.chroot_backend,
-                "base": read_bindist(context.layout).sha256,
-                "tree": read_tree(context.layout).sha256 if context.system.needs_tree else "",
-                "client_user": settings.client_user,
-                "min_free": settings.machine_min_free,
-                "orphans": [dict(other.job._asdict()) for other in queue.held() if other.machine == machine],
-                "recorded": context.store.newest(lease["package"], lease["queue"]),
-            },
-            task_vars,
-            machine=machine,
-        )
+        with _renewing(queue, held):
+            reply = step.remote(
+                "claim_chroot",
+                {
+                    "lease": lease,
+                    "scratchdir": settings.scratchdir,
+                    "maxjobs": settings.maxjobs,
+                    "backend": settings.chroot_backend,
+                    "base": read_bindist(context.layout).sha256,
+                    "tree": read_tree(context.layout).sha256 if context.system.needs_tree else "",
+                    "client_user": settings.client_user,
+                    "min_free": settings.machine_min_free,
+                    "orphans": [dict(other.job._asdict()) for other in queue.held() if other.machine == machine],
+                    "recorded": context.store.newest(lease["package"], lease["queue"]),
+                },
+                task_vars,
+                machine=machine,
+                limit=CHROOT_TIME,
+            )
     except StepFailed as error:
         if error.details.get("reason") == "machine_full" and held is not None:
             # The slot was a dead owner's whose build still runs: the client knows better than the counter.
@@ -68,6 +74,11 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
         queue.update(held, build_token=build_token)
     clock = reply.get("clock")
     return {**reply, "clock_offset": time.time() - clock if isinstance(clock, (int, float)) else 0.0}
+
+
+def _renewing(queue: Queue, held: Lease | None) -> contextlib.AbstractContextManager[t.Any]:
+    """Renew the lease, if there is one in force, while a step takes long."""
+    return contextlib.nullcontext() if held is None else Watch(queue, held)
 
 
 def _may_be_of(context: StepContext, held: Lease, build_token: int) -> bool:
@@ -198,4 +209,8 @@ def clean_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
         "keep": settings.noclean,
         "keep_max": settings.keep_max,
     }
-    return step.remote("clean_chroot", arguments, task_vars, machine=lease["machine"])
+    held = None
+    with contextlib.suppress(StaleLease):  # then the machine refuses to clean, or somebody has cleaned already
+        held = context.lease(lease)
+    with _renewing(context.queue, held):
+        return step.remote("clean_chroot", arguments, task_vars, machine=lease["machine"], limit=CHROOT_TIME)

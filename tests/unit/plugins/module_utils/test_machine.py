@@ -347,6 +347,18 @@ class TestTrash:
         empty_trash(str(shed.scratch), background=False)
         assert trash(str(shed.scratch)) == []
 
+    def test_however_much_it_is_a_step_does_not_wait_for_it(self, shed: Shed, monkeypatch: pytest.MonkeyPatch):
+        from ansible_collections.portbuild.cluster.plugins.module_utils import _trash
+
+        for number in range(30):
+            (shed.scratch / "trash" / str(number)).mkdir(parents=True)
+        detached: list[t.Callable[[], None]] = []
+        monkeypatch.setattr(_trash, "detach", detached.append)
+        empty_trash(str(shed.scratch))
+        assert len(trash(str(shed.scratch))) == 30
+        detached[0]()
+        assert trash(str(shed.scratch)) == []
+
     def test_what_cannot_be_removed_does_not_keep_the_rest(self, shed: Shed, monkeypatch: pytest.MonkeyPatch):
         from ansible_collections.portbuild.cluster.plugins.module_utils import _trash, _trees
 

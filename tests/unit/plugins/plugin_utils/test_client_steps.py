@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import pathlib
+import time
 import types
 import typing as t
 
 import pytest
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
-from ansible_collections.portbuild.cluster.plugins.plugin_utils import _client_steps, _verdict
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts
+from ansible_collections.portbuild.cluster.plugins.plugin_utils import _client_steps, _step, _verdict
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Candidate, Lease
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue_files import FileQueue
@@ -29,12 +30,14 @@ from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queu
 class Machine:
     """A step, of which only the machine's answer matters."""
 
-    def __init__(self, **reply: t.Any) -> None:
+    def __init__(self, seconds: float = 0.0, **reply: t.Any) -> None:
+        self.seconds = seconds
         self.reply = {"backend": "directory", "base": "0" * 64, **reply}
         self.limits: list[float] = []
 
     def remote(self, _module: str, _arguments: t.Any, _task_vars: t.Any, **options: t.Any) -> dict[str, t.Any]:
         self.limits.append(options.get("limit", 0.0))
+        time.sleep(self.seconds)
         return dict(self.reply)
 
 
@@ -59,6 +62,10 @@ class Place:
         return self.queue.claim(
             job, [one for one in self.candidates if one.name == machine], owner or Owner.of(os.getpid())
         )
+
+    def lease(self, facts: dict[str, t.Any]) -> Lease:
+        context: t.Any = self
+        return StepContext.lease(context, facts)
 
     def claim_chroot(self, lease: Lease, build_token: int | None) -> int | None:
         """Claim the chroot of the lease on a machine that says that this build is in it; return what is remembered."""
@@ -122,3 +129,24 @@ def test_another_package_with_the_same_identity_is_not_this_one(place: Place) ->
     with pytest.raises(Spoiled, match="is recorded as one of other, on client1") as caught:
         _verdict.record_build(context, lease, {"reason": "success"}, [], [])
     assert caught.value.details["infrastructure"]
+
+
+def test_a_slow_disk_is_no_unreachable_machine(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Making a chroot copies gigabytes, and the lease must not be taken for a dead owner's meanwhile."""
+    monkeypatch.setattr(_step, "RENEW_INTERVAL", 0.05)
+    lease = place.claim("mine", "a1")
+    renewed = lease.renewed
+    machine: t.Any = Machine(seconds=0.5)
+    context: t.Any = place
+    facts = lease_facts(lease, place.queue.id())
+    _client_steps.claim_chroot(machine, context, facts, {}, lease)
+    found = place.queue.find(lease.job)
+    assert found is not None
+    assert found.renewed > renewed
+    _client_steps.clean_chroot(machine, context, facts, {}, recorded=False)
+    found = place.queue.find(lease.job)
+    assert found is not None
+    assert found.renewed > renewed + 0.5
+    assert all(limit >= 1800 for limit in machine.limits)
+    place.queue.release(lease)
+    _client_steps.clean_chroot(machine, context, facts, {}, recorded=False)
