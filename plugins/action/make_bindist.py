@@ -10,9 +10,10 @@ import contextlib
 import os
 import typing as t
 
-from ansible_collections.portbuild.cluster.plugins.module_utils._files import temporary_name
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import NoBindist, publish_bindist, read_bindist
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._record import INCOMING
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._temporary import own_directory
 
 TIME_LIMIT = 7200.0  # seconds for making it; half a minute is usual, if nothing is fetched from afar
 FACTS = ("sha256", "size", "made", "suite", "architecture", "sources", "release", "osrelease", "osreldate", "origin")
@@ -59,16 +60,14 @@ class ActionModule(StepAction):
         if self.check_mode:
             return would
         os.makedirs(os.path.dirname(layout.bindist), exist_ok=True)
-        temporary = temporary_name(layout.bindist)
-        try:
+        # Hundreds of megabytes: whoever is killed in here leaves them to the next to remove.
+        with own_directory(os.path.join(layout.tarballs, INCOMING), "bindist.") as directory:
+            temporary = os.path.join(directory, os.path.basename(layout.bindist))
             self.receive(wish["path"], temporary, machine=machine)
             facts = {name: made[name] for name in FACTS if name in made}
             if settings.bindist_tarball:
                 facts["origin"] = settings.bindist_tarball  # not the temporary name that it had there
             bindist = publish_bindist(layout, temporary, {"schema": 1, "machine": machine, **facts})
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
         message = f"{machine} made the bindist of {layout.branch}: {bindist.path}, {bindist.size >> 20} MiB"
         return {"changed": True, "path": bindist.path, "sha256": bindist.sha256, "msg": message}
 

@@ -14,15 +14,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 import typing as t
 
 from ._context import lease_job, StepContext
 from ._record import is_present, path_of
 from ._settings import Settings
 from ._systems import BuildInputs, BuildPlan, PackageFile
-from ._temporary import make_directory, remove_dead
+from ._temporary import own_directory
 
 SCHEMA = 1
 
@@ -97,16 +95,9 @@ def _asked(inputs: BuildInputs, plan: BuildPlan) -> str:
     return hashlib.sha256(json.dumps([wish, files], sort_keys=True, default=str).encode()).hexdigest()
 
 
-@contextlib.contextmanager
-def _work_directory(base: str) -> c.Iterator[str]:
-    """Yield a directory for files that are made for the request; a build lasts long, and who waits for it may die."""
-    remove_dead(base)
-    path, lock = make_directory(base, ".request-")
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
+def _work_directory(base: str) -> contextlib.AbstractContextManager[str]:
+    """Return a directory for files that are made for the request; a build lasts long, and who waits for it may die."""
+    return own_directory(base, ".request-")
 
 
 def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: str) -> BuildInputs:

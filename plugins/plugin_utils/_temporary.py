@@ -13,6 +13,7 @@ needs one removes it.
 
 from __future__ import annotations
 
+import collections.abc as c
 import contextlib
 import fcntl
 import os
@@ -57,3 +58,15 @@ def remove_dead(base: str) -> None:
             if lock is not None:
                 shutil.rmtree(entry.path, ignore_errors=True)  # what belongs to another user stays for that user
                 os.close(lock)
+
+
+@contextlib.contextmanager
+def own_directory(base: str, prefix: str) -> c.Iterator[str]:
+    """Yield a directory of this process's own in C(base), and remove it afterwards, and what dead processes left there."""
+    remove_dead(base)
+    path, lock = make_directory(base, prefix)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)

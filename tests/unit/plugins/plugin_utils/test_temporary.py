@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import pathlib
 
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._temporary import make_directory, remove_dead
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._temporary import (
+    make_directory,
+    own_directory,
+    remove_dead,
+)
 
 
 def test_what_a_dead_process_left_is_removed_and_nothing_else(tmp_path: pathlib.Path) -> None:
@@ -30,3 +34,15 @@ def test_what_a_dead_process_left_is_removed_and_nothing_else(tmp_path: pathlib.
 
 def test_there_need_be_nothing(tmp_path: pathlib.Path) -> None:
     remove_dead(str(tmp_path / "missing"))
+
+
+def test_a_directory_goes_with_its_block_or_with_the_next_one(tmp_path: pathlib.Path) -> None:
+    child = os.fork()
+    if child == 0:
+        with own_directory(str(tmp_path), "one."):
+            os._exit(0)  # as good as a kill
+    os.waitpid(child, 0)
+    (left,) = os.listdir(tmp_path)
+    with own_directory(str(tmp_path), "two.") as path:
+        assert os.listdir(tmp_path) == [os.path.basename(path)] != [left]
+    assert os.listdir(tmp_path) == []
