@@ -219,6 +219,44 @@ def choose_machine(
     return min(room, key=lambda name: (name in passed_over, jobs[name]), default=None)  # min takes the first of equals
 
 
+def why_none(
+    candidates: c.Iterable[Candidate], states: c.Iterable[MachineState], resting: c.Collection[str] = ()
+) -> str:
+    """Return why no candidate takes a job: in one line, the same as long as nothing is different for a person."""
+    known = {state.name: state for state in states}
+    full, rest, out = [], [], []
+    for name in (candidate.name for candidate in candidates):
+        state = known.get(name)
+        if state is None:
+            out.append(f"{name} is not in the queue")
+        elif state.state in ("offline", "unusable"):
+            reason = str((state.offline or {}).get("reason") or " ".join(state.problems))
+            out.append(f"{name} is {state.state}" + (f" ({_shortened(reason)})" if reason else ""))
+        elif name in resting:
+            rest.append(name)
+        else:
+            full.append(name)
+    if not rest and not out:
+        return ALL_BUSY
+    parts = [f"busy: {_listed(full)}"] if full else ["none is busy"]
+    parts += [f"passed over after a failure there: {_listed(rest)}"] if rest else []
+    return "; ".join([*parts, _listed(out)] if out else parts)
+
+
+_MOST_NAMED = 8
+
+
+def _listed(names: c.Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shortened(text: str) -> str:
+    """Return the text on one line of bounded length: a person wrote it, or anything at all in a file of that name."""
+    line = " ".join("".join(char if char.isprintable() else " " for char in text).split()).rstrip(".")
+    return line if len(line) <= 100 else line[:97] + "..."
+
+
 class Queue(abc.ABC):
     """Machines with room, and leases on them. Methods may be called from any thread and process.
 
@@ -269,6 +307,7 @@ class Queue(abc.ABC):
             raise BadName(f"The job {job} cannot be claimed in the queue of arch {self.arch}.")
         started = self._monotonic()
         looked_for_dead = started - poll
+        why = ALL_BUSY
         while True:
             began = self._monotonic()
             resting = {name: until for name, until in (not_before or {}).items() if until > began}
@@ -297,7 +336,9 @@ class Queue(abc.ABC):
                     details={"machines": [candidate.name for candidate in candidates]},
                 )
             if on_wait is not None:
-                on_wait(waited, ALL_BUSY if locked is None else locked.message)
+                if thorough and locked is None:  # it costs a look at the whole queue
+                    why = why_none(candidates, self.machines(), resting)
+                on_wait(waited, why if locked is None else locked.message)
             until = min(looked_for_dead + poll, *resting.values()) if resting else looked_for_dead + poll
             until = until if locked is None else self._monotonic()
             self._pause(candidates, mark, until if wait is None else min(until, started + wait), job, still_wanted)

@@ -501,6 +501,37 @@ def test_a_machine_that_rests_is_waited_for_while_no_other_has_room(yard: Yard) 
     assert (lease.machine, round(clock[0])) == ("a10", 1005)
 
 
+def reason_of_waiting(yard: Yard, **options: t.Any) -> str:
+    reasons: list[str] = []
+    with pytest.raises(AllBusy):
+        yard.claim("another", wait=0.1, poll=0.05, on_wait=lambda _seconds, why: reasons.append(why), **options)
+    return reasons[-1]
+
+
+def test_a_claim_says_which_machines_it_waits_for(yard: Yard) -> None:
+    yard.claim("one", candidates=yard.candidates[1:])
+    yard.queue.offline("a1", "disk\n\x1b[31m replaced. " + "x" * 200, "me")
+    why = reason_of_waiting(yard)
+    assert why.startswith("busy: a10; a1 is offline (disk [31m replaced. xxx")
+    assert why.endswith("...)")
+    assert len(why) < 200
+    yard.queue.offline("a10", "", "me")
+    assert reason_of_waiting(yard, candidates=yard.candidates[1:]) == "none is busy; a10 is offline"
+    (yard.directory / "a10").write_text("many\n")
+    yard.queue.undrain("a1")
+    while yard.claim(f"job{len(yard.leases())}", candidates=yard.candidates[:1]) and yard.counter("a1") is not None:
+        pass
+    assert reason_of_waiting(yard, candidates=yard.candidates[:1]) == "all are busy"
+    many = [Candidate(f"m{number}", 1) for number in range(20)]
+    assert "and 12 more" in reason_of_waiting(yard, candidates=[*yard.candidates[:1], *many])
+
+
+def test_a_claim_says_what_was_passed_over(yard: Yard) -> None:
+    yard.claim("one", candidates=yard.candidates[1:])
+    why = reason_of_waiting(yard, passed_over=["a1"], not_before={"a1": time.monotonic() + 60})
+    assert why == "busy: a10; passed over after a failure there: a1"
+
+
 def test_all_leases_are_seen_at_one_moment(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     """A held lease that is claimed between two looks must not be in neither: its chroot would be taken for nobody's."""
     yard.queue.release(yard.claim("one"), hold="uncollected")
