@@ -19,9 +19,9 @@ import signal
 import time
 import typing as t
 
+from ._cgroups import remove_job_groups
 from ._errors import PortbuildError
 from ._files import BadFile, read_json, write_json
-from ._limits import remove_job_groups
 from ._lock import is_locked, try_lock
 from ._process import boot_id, process_start_time
 from ._progress import initial_status, log_entry, STATUS

@@ -22,8 +22,8 @@ import signal
 import typing as t
 
 from . import _beneath, _linux
+from ._cgroups import resident_in_namespace
 from ._isolation import Confinement, Isolation, OUT, Outcome, PORTBUILD, Running
-from ._limits import resident_in_namespace
 
 HOSTNAME = "portbuild"
 

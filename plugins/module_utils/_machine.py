@@ -18,10 +18,10 @@ import typing as t
 
 from ._backends import BACKENDS, BackendUnusable, choose
 from ._bases import all_bases, all_trees, Extracted
+from ._cgroups import control_kind
 from ._chroots import Chroot, ChrootStore, KEPT
 from ._errors import PortbuildError
 from ._isolation import check_base
-from ._limits import control_kind
 from ._node import read_conf
 from ._process import boot_id, LINUX, run
 from ._trash import trash

@@ -27,6 +27,7 @@ import typing as t
 
 from . import _beneath
 from ._backends import Backend, BACKENDS
+from ._cgroups import group_name, memory_control
 from ._collect import BadResults, Budget, collect, Collected, copy_out, keep_archive, matching, parse_checksums
 from ._errors import PortbuildError
 from ._files import read_json
@@ -42,7 +43,7 @@ from ._isolation import (
     Running,
     User,
 )
-from ._limits import DiskWatch, Exceeded, group_name, memory_control, MemoryWatch
+from ._limits import DiskWatch, Exceeded, MemoryWatch
 from ._lock import Lock, try_lock
 from ._names import check_file_name, Job
 from ._process import boot_id, process_start_time

@@ -214,6 +214,10 @@ def do_umount():
 def do_sysctl():
     if ARGUMENTS[-1] == "kern.osreldate":
         print(behaviour.get("osreldate", 1501000))
+    if ARGUMENTS[-1] == "kern.boot_id" and behaviour.get("boot_id"):
+        print("Format: Length:16 Dump:0x" + behaviour["boot_id"])
+    if ARGUMENTS[-1] == "kern.boottime":
+        print(behaviour.get("boottime", "{ sec = 1763797000, usec = 12 } Sat Nov 22 07:36:40 2025"))
 
 
 def do_protect():

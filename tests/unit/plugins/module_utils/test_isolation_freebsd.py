@@ -15,10 +15,12 @@ import typing as t
 
 import pytest
 
-from ansible_collections.portbuild.cluster.plugins.module_utils import _freebsd_remains
+from ansible_collections.portbuild.cluster.plugins.module_utils import _freebsd_remains, _process
+from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.module_utils._freebsd import Release
 from ansible_collections.portbuild.cluster.plugins.module_utils._isolation import (
     BaseRefused,
+    check_base,
     Confinement,
     Offer,
     Outcome,
@@ -469,6 +471,34 @@ def test_a_bindist_that_does_not_say_what_it_is_is_refused(place: Place):
     (place.scratch / "bases" / "b" / "bin" / "freebsd-version").unlink()
     with pytest.raises(BaseRefused, match="does not say which release"):
         check_release(str(place.scratch / "bases" / "b"))
+
+
+def test_the_check_of_a_base_is_for_freebsd(place: Place, host: Host, monkeypatch: pytest.MonkeyPatch):
+    host.behave(osreldate=1300000)
+    base = str(place.scratch / "bases" / "b")
+    check_base(base)
+    monkeypatch.setattr(_process, "die_with_parent", lambda _parent: None)
+    freebsd = os.uname_result(("FreeBSD", "host", "13.0-RELEASE", "", "amd64"))
+    monkeypatch.setattr(os, "uname", lambda: freebsd)
+    with pytest.raises(BaseRefused):
+        check_base(base)
+
+
+def test_boots_are_told_apart(host: Host, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_process, "LINUX", False)
+    monkeypatch.setattr(_process, "die_with_parent", lambda _parent: None)
+    for behaviour, expected in (
+        ({"boot_id": "0A" * 16}, "0a" * 16),
+        ({}, "boottime-1763797000"),
+    ):
+        host.behave(**behaviour)
+        _process._freebsd_boot_id.cache_clear()
+        assert _process.boot_id() == expected
+    host.behave(boottime="garbage")
+    _process._freebsd_boot_id.cache_clear()
+    with pytest.raises(PortbuildError, match="which is no time"):
+        _process.boot_id()
+    _process._freebsd_boot_id.cache_clear()
 
 
 def test_the_per_node_configuration_says_what_is_mounted(tmp_path: pathlib.Path):

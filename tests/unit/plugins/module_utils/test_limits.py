@@ -13,13 +13,9 @@ import typing as t
 
 import pytest
 
-from ansible_collections.portbuild.cluster.plugins.module_utils import _limits
-from ansible_collections.portbuild.cluster.plugins.module_utils._limits import (
-    DiskWatch,
-    memory_control,
-    MemoryWatch,
-    remove_groups,
-)
+from ansible_collections.portbuild.cluster.plugins.module_utils import _cgroups, _limits
+from ansible_collections.portbuild.cluster.plugins.module_utils._cgroups import memory_control, remove_groups
+from ansible_collections.portbuild.cluster.plugins.module_utils._limits import DiskWatch, MemoryWatch
 
 MB = 1 << 20
 
@@ -141,7 +137,7 @@ def test_version_2(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> N
             (pathlib.Path(path) / name).write_text("")
 
     make(tmp_path, cgroup__controllers="cpu memory pids\n", cgroup__subtree_control="memory\n")
-    monkeypatch.setattr(_limits.os, "mkdir", mkdir)
+    monkeypatch.setattr(_cgroups.os, "mkdir", mkdir)
     control = memory_control("job-1", memory=5 * MB, processes=7, root=str(tmp_path))
     group = tmp_path / "portbuild" / "job-1"
     assert (control.kind, control.limits_processes()) == ("cgroup2", True)
