@@ -183,22 +183,23 @@ def _unfit(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
         yield f"Only {scratch['free_inodes']} inodes are free in {scratch['path']}, at least {MIN_INODES} are needed."
     if 0 < facts["memory"]["total"] < MIN_MEMORY:
         yield f"The machine has {size_text(facts['memory']['total'])} of memory, at least {size_text(MIN_MEMORY)} are needed."
-    yield from _unfit_extracted(facts, wanted)
+    yield from _unfit_bases(facts["bases"], wanted.bases)
+    for missing in sorted(set(wanted.trees) - {tree["sha256"] for tree in facts["trees"]}):
+        yield f"The current tree {missing} is not on the machine: run the setup playbook."
     if wanted.client_user and not _account(wanted.client_user):
         yield f"There is no account {wanted.client_user}: create it, or set portbuild_create_client_user for setup."
 
 
-def _unfit_extracted(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
-    present = {base["sha256"] for base in facts["bases"]}
-    for missing in sorted(set(wanted.bases) - present):
+def _unfit_bases(bases: list[dict[str, t.Any]], wanted: t.Collection[str]) -> t.Iterator[str]:
+    problems = {base["sha256"]: base["problem"] for base in bases}
+    for missing in sorted(set(wanted) - set(problems)):
         yield f"The current bindist {missing} is not on the machine: run the setup playbook."
-    for base in facts["bases"]:
-        if base["problem"] and (base["sha256"] in wanted.bases or not wanted.bases):
-            yield base["problem"]
-    if not present and not wanted.bases:
+    if not problems and not wanted:
         yield "No bindist is on the machine: run the setup playbook."
-    for missing in sorted(set(wanted.trees) - {tree["sha256"] for tree in facts["trees"]}):
-        yield f"The current tree {missing} is not on the machine: run the setup playbook."
+    # Where nobody says which one is current, one that can be used will do.
+    concerned = [problems[sha256] for sha256 in problems if sha256 in wanted or not wanted]
+    if wanted or all(concerned):
+        yield from filter(None, concerned)
 
 
 def _account(name: str) -> bool:

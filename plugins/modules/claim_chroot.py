@@ -158,7 +158,8 @@ jobs:
   sample: [{arch: debian-amd64, branch: bookworm, package: dash, state: started, running: true, token: 16}]
 reason:
   description:
-    - Why the chroot could not be claimed, in a word for programs; V(machine_full), V(stale), V(foreign_chroot), V(base_missing), V(tree_missing), V(backend),
+    - Why the chroot could not be claimed, in a word for programs; V(machine_full), V(stale), V(foreign_chroot), V(base_missing), V(bad_base),
+      V(tree_missing), V(backend),
       V(chroot_busy), V(bad_marker), V(machine_disk_full), V(unsafe_path), V(name) or V(client).
   returned: failure
   type: str
