@@ -216,7 +216,7 @@ class Acceptance:
         scratch = shlex.quote(self.site.scratch)
         left = self.shell(
             f"find {scratch}/chroots -mindepth 3 -maxdepth 3; mount | grep -F ' {self.site.scratch}/' || :; "
-            f"if command -v jls > /dev/null; then jls -N path | grep -F {scratch}/ || :; fi"
+            f"if command -v jls > /dev/null; then jls path | grep -F {scratch}/ || :; fi"
         )
         if counter != "0" or leases or left:
             raise Failed(f"counter {counter}, leases {leases}, on the host: {left or 'nothing'}")
