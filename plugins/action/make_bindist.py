@@ -43,7 +43,7 @@ class ActionModule(StepAction):
             if self.check_mode:  # it is not sent
                 return would
             tarball = self._sent(tarball, machine)
-        wish = {
+        wish: dict[str, t.Any] = {
             "path": f"{settings.scratchdir}/bindist/{settings.arch}-{settings.branch}.tar",
             "tarball": tarball or None,
             "release": settings.bindist_release or None,

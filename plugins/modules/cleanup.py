@@ -156,7 +156,9 @@ def main() -> None:
         store, now = ChrootStore(params["scratchdir"]), time.time()
         jobs = frozenset(Job.checked(**job) for job in params["owned"])
         owned = Owned(params["queue"], params["token"], jobs) if params["queue"] else None
-        current = {kind: frozenset(check_sha256(sha256) for sha256 in params[kind]) for kind in ("bases", "trees")}
+        current: dict[str, t.Any] = {
+            kind: frozenset(check_sha256(sha256) for sha256 in params[kind]) for kind in ("bases", "trees")
+        }
         bounds = Bounds(**{name: params[name] for name in Bounds._fields if name not in current}, **current)
         goers = plan(store, owned, bounds, now)
         staying = uncollected(store.all(), owned, oldest=now - bounds.keep_days * DAY)

@@ -41,7 +41,7 @@ def member(name: str, kind: bytes = FILE, target: str = "", **more: t.Any) -> ta
     return info
 
 
-def pack(path: pathlib.Path, *members: tarfile.TarInfo, mode: str = "w") -> pathlib.Path:
+def pack(path: pathlib.Path, *members: tarfile.TarInfo, mode: t.Any = "w") -> pathlib.Path:
     """Make a tarball of these members; a file holds its own name."""
     with tarfile.open(path, mode) as tarball:
         for info in members:
@@ -61,7 +61,8 @@ class TestCheck:
     def test_what_is_in_it(self, tmp_path: pathlib.Path, mode: str) -> None:
         path = pack(tmp_path / "t", member("./a", DIRECTORY), member("a/Mk/x"), member("a/b", LINK, "../c"), mode=mode)
         seen = check_members(str(path), {"Mk/x", "Mk/y"})
-        assert (seen.members, seen.bytes, seen.top, seen.found, seen.below) == (3, 6, {"a"}, set(), {"Mk/x"})
+        assert (seen.members, seen.bytes) == (3, 6)
+        assert (set(seen.top), set(seen.found), set(seen.below)) == ({"a"}, set(), {"Mk/x"})
 
     @pytest.mark.parametrize(
         ("members", "complaint"),
