@@ -10,6 +10,7 @@ import getpass
 import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import check_machine
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import check_known, inventory_machines
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
 
@@ -26,8 +27,12 @@ class ActionModule(StepAction):
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         machine = check_machine(arguments["machine"])
         context = self.context(task_vars)
-        maxjobs = self.maxjobs(context, task_vars, machine)
         queue = context.queue
+        known = {*(state.name for state in queue.machines()), *inventory_machines(task_vars)}
+        if arguments["command"] == "enter":  # whatever the group that setup was applied to
+            known.update(map(str, task_vars["hostvars"]))
+        check_known(machine, known)
+        maxjobs = self.maxjobs(context, task_vars, machine)
         changed: bool
         if arguments["command"] == "enter":
             changed = queue.enter(machine, maxjobs, dry_run=self.check_mode)

@@ -36,7 +36,7 @@ options:
     required: true
     choices: [enter, drain, undrain]
   machine:
-    description: The build machine.
+    description: The build machine. It must be in the queue or in the inventory.
     type: str
     required: true
   reason:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import collections.abc as c
+import difflib
 import typing as t
 
 from ..module_utils._errors import PortbuildError
@@ -62,6 +63,21 @@ def find_candidates(
         else:
             others[name] = "Its maxjobs is 0."
     return candidates, others
+
+
+class UnknownMachine(PortbuildError):
+    """A machine that nobody has heard of."""
+
+
+def check_known(machine: str, known: c.Collection[str]) -> str:
+    """Return the machine if it is known, or raise UnknownMachine with the nearest name that is."""
+    if machine in known:
+        return machine
+    near = difflib.get_close_matches(machine, sorted(known), 1)
+    raise UnknownMachine(
+        f"There is no machine {machine}, neither in the queue nor in the inventory group {GROUP}.",
+        remedy=f"Is {near[0]} meant?" if near else f"Known are: {', '.join(sorted(known)[:20]) or 'none'}.",
+    )
 
 
 def inventory_machines(task_vars: c.Mapping[str, t.Any]) -> list[str]:

@@ -4,7 +4,14 @@
 
 from __future__ import annotations
 
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import find_candidates, inventory_machines
+import pytest
+
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import (
+    check_known,
+    find_candidates,
+    inventory_machines,
+    UnknownMachine,
+)
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Candidate
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import SettingError
 
@@ -43,3 +50,11 @@ def test_a_machine_that_cannot_be_used_is_reported_and_the_rest_goes_on() -> Non
 def test_machines_of_the_inventory_are_those_of_the_group() -> None:
     assert inventory_machines({"groups": {"all": ["x"], "build_machines": ["b", "a"]}}) == ["b", "a"]
     assert inventory_machines({}) == []
+
+
+def test_a_machine_that_nobody_knows_is_refused_with_the_nearest_name() -> None:
+    assert check_known("a1", {"a1", "a2"}) == "a1"
+    with pytest.raises(UnknownMachine, match=r"no machine a11, neither .* Is a1 meant\?"):
+        check_known("a11", ["b7", "a1"])
+    with pytest.raises(UnknownMachine, match=r"Known are: b7\."):
+        check_known("something", ["b7"])
