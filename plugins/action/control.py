@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import check_machine
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import check_known, inventory_machines
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import QueueError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
 
@@ -36,6 +37,11 @@ class ActionModule(StepAction):
         changed: bool
         if arguments["command"] == "enter":
             changed = queue.enter(machine, maxjobs, dry_run=self.check_mode)
+        elif arguments["command"] == "undrain" and maxjobs == 0:
+            raise QueueError(
+                f"Machine {machine} cannot take jobs: its maxjobs is 0.",
+                remedy="Set portbuild_maxjobs and run the setup playbook for it.",
+            )
         elif arguments["command"] == "undrain":
             changed = queue.undrain(machine, maxjobs, dry_run=self.check_mode)
         else:

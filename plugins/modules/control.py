@@ -30,6 +30,7 @@ options:
   command:
     description:
       - V(enter) puts a machine into the queue with its true number of jobs; a machine that is offline stays so.
+        With a C(portbuild_maxjobs) of 0 it takes the machine out, until it is entered with more.
       - V(drain) takes it offline with a reason.
       - V(undrain) brings it back.
     type: str

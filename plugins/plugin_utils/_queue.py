@@ -456,6 +456,7 @@ class Queue(abc.ABC):
     def enter(self, machine: str, maxjobs: int, *, jobs: int | None = None, dry_run: bool = False) -> bool:
         """Put a machine into the queue and return whether that changed anything.
 
+        With a maxjobs of 0 there is nothing to enter: one that is in the queue is taken out of it until it has more.
         One that is in it only gets the maxjobs; one that was taken offline stays so. C(jobs): the number of jobs that
         were found on the machine, where somebody counted.
         """

@@ -76,6 +76,7 @@ from ._queue_books import (
 LOCK_TIMEOUT = 30.0
 NAME_MAX = 255
 TOKENS_AT_ONCE = 1000  # one sync to the disk for so many claims
+_MAXJOBS = "maxjobs"  # in the record of a machine that is offline because this is 0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _RECORD_LIMIT = 1 << 16
 _JOURNAL_LIMIT = 1 << 18  # then it is begun anew with its last line
@@ -1027,8 +1028,10 @@ class FileQueue(Queue):
 
     def enter(self, machine: str, maxjobs: int, *, jobs: int | None = None, dry_run: bool = False) -> bool:
         check_machine(machine)
-        if not is_count(maxjobs) or maxjobs == UNKNOWN:
-            raise QueueError(f"The maxjobs of machine {machine} is {maxjobs!r}, expected a number of at least 1.")
+        if not is_count(maxjobs):
+            raise QueueError(f"The maxjobs of machine {machine} is {maxjobs!r}, expected a number.")
+        if maxjobs == 0:
+            return self._leave(machine, dry_run=dry_run)
         if not dry_run:
             os.makedirs(self._paths.directory, exist_ok=True)
         return self._change(machine, maxjobs, jobs, repair=False, dry_run=dry_run)
@@ -1043,20 +1046,33 @@ class FileQueue(Queue):
         check_machine(machine)
         with self._read_books() as seen:
             changed = machine not in seen.offline or self._offline_record(machine)["reason"] != reason
-        if dry_run:
-            return changed
+        if not dry_run:
+            self._put_offline(machine, {"reason": reason, "by": by} if changed else None)
+        return changed
+
+    def _leave(self, machine: str, *, dry_run: bool) -> bool:
+        """Take a machine out of the queue that is to run no jobs: as offline, until it is entered with more than none."""
+        with self._read_books() as seen:
+            changed = seen.look(machine) is not None and machine not in seen.offline
+        if changed and not dry_run:
+            self._put_offline(machine, {"reason": "Its maxjobs is 0.", "by": "", _MAXJOBS: 0})
+        return changed
+
+    def _put_offline(self, machine: str, record: dict[str, t.Any] | None) -> None:
+        """Write why the machine is offline, where that is new, and see to its counter in any case."""
         with self._write_books() as books:
-            if changed:
-                record = {"reason": reason, "since": self._now(), "by": by}
-                write_json(os.path.join(self._paths.offline, machine), record, mode=books.mode)
+            if record is not None:
+                path = os.path.join(self._paths.offline, machine)
+                write_json(path, {**record, "since": self._now()}, mode=books.mode)
                 books.offline.add(machine)
             books.settle([machine])
-        return changed
 
     def _change(self, machine: str, maxjobs: int, jobs: int | None, *, repair: bool, dry_run: bool) -> bool:
         with self._read_books() if dry_run else self._write_books() as books:
-            was_offline = repair and machine in books.offline
+            was_offline = machine in books.offline and (repair or self._offline_record(machine).get(_MAXJOBS) == 0)
             look = books.prepare(machine, maxjobs, jobs, repair=repair)
+            if look is not None and was_offline:
+                look.offline = False
             if look is None and not was_offline:
                 raise NoMachine(f"Machine {machine} is not in the queue.", remedy="Run the setup playbook for it.")
             changed = was_offline

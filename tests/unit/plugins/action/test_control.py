@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.portbuild.cluster.plugins.action.control import ActionModule
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import UnknownMachine
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import QueueError
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import Yard
 
 
@@ -45,3 +46,30 @@ def test_a_machine_of_the_queue_or_the_inventory_is_not(yard: Yard) -> None:
     assert control(yard, "undrain", "a1")["state"] == "online"
     assert control(yard, "enter", "a3")["changed"]
     assert control(yard, "drain", "a2")["changed"]  # before it has entered
+
+
+def test_a_machine_that_runs_no_jobs_does_not_enter(yard: Yard) -> None:
+    assert not control(yard, "enter", "a2", maxjobs=0)["changed"]
+    assert yard.counter("a2") is None
+    lease = yard.claim("one")
+    ended = control(yard, "enter", "a1", maxjobs=0)
+    assert (ended["changed"], ended["state"], ended["jobs"]) == (True, "offline", 1)
+    assert not control(yard, "enter", "a1", maxjobs=0)["changed"]
+    with pytest.raises(QueueError, match="its maxjobs is 0"):
+        control(yard, "undrain", "a1", maxjobs=0)
+    yard.queue.release(lease)
+    assert yard.counter("a1") is None
+    ended = control(yard, "enter", "a1", maxjobs=3)
+    assert (ended["changed"], ended["state"], yard.counter("a1")) == (True, "online", "0\n")
+    assert not control(yard, "enter", "a1", maxjobs=3)["changed"]
+
+
+def test_what_a_person_took_offline_stays_so(yard: Yard) -> None:
+    control(yard, "drain", "a1", reason="new disks")
+    assert not control(yard, "enter", "a1", maxjobs=0)["changed"]
+    control(yard, "enter", "a1", maxjobs=2)
+    assert yard.counter("a1") is None
+    control(yard, "undrain", "a1")
+    control(yard, "enter", "a1", maxjobs=0)
+    control(yard, "drain", "a1", reason="new disks")
+    assert control(yard, "enter", "a1", maxjobs=2)["state"] == "offline"

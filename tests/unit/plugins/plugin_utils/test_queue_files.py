@@ -108,7 +108,7 @@ def test_names_are_checked_before_anything_is_written(yard: Yard) -> None:
     with pytest.raises(BadName):
         yard.queue.enter("../x", 1)
     with pytest.raises(QueueError, match="maxjobs"):
-        yard.queue.enter("a1", 0)
+        yard.queue.enter("a1", -1)
     assert yard.snapshot() == before
 
 
