@@ -11,8 +11,9 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._farm impor
 
 
 def test_a_machine_that_fails_is_left_alone_for_a_while(idle: Farm) -> None:
-    arguments = aimed_at(idle, idle.cluster["client1"], portbuild_machine_min_free="1000T")
-    ended = idle.dispatch("pb-null", *arguments, attempts=3, retry_interval="3s").fails(
+    arguments = aimed_at(idle, idle.cluster["client1"])
+    full = {"machine_min_free": "1000T", "attempts": 3, "retry_interval": "3s"}
+    ended = idle.dispatch("pb-null", *arguments, **full).fails(
         "pb-null was not built on client1", "none is busy; passed over after a failure there: client1"
     )
     claims = [step["seconds"] for step in ended.steps if step["step"] == "Claim a machine"]
