@@ -17,6 +17,7 @@ import json
 import typing as t
 
 from ._context import lease_job, StepContext
+from ._port_tree import read_tree
 from ._record import is_present, path_of
 from ._settings import Settings
 from ._systems import BuildInputs, BuildPlan, PackageFile
@@ -56,7 +57,7 @@ def make_request(
                 **{file.sha256: file.path for file in plan.offered.values()},
             },
             warnings=tuple(plan.warnings),
-            asked=_asked(inputs, plan),
+            asked=_asked(context, inputs, plan),
         )
 
 
@@ -67,7 +68,7 @@ def asked_for(context: StepContext, lease: c.Mapping[str, t.Any]) -> str:
     """
     with _work_directory(context.layout.incoming) as work_directory:
         inputs = _inputs(context, lease, work_directory)
-        return _asked(inputs, context.system.prepare(inputs))
+        return _asked(context, inputs, context.system.prepare(inputs))
 
 
 def note_of(asked: str, build_token: int) -> dict[str, t.Any]:
@@ -88,9 +89,11 @@ _NOT_ASKED = (
 )
 
 
-def _asked(inputs: BuildInputs, plan: BuildPlan) -> str:
+def _asked(context: StepContext, inputs: BuildInputs, plan: BuildPlan) -> str:
     names = [field.name for field in dataclasses.fields(inputs) if field.name not in _NOT_ASKED]
     wish = {name: getattr(inputs, name) for name in names}
+    if context.system.needs_tree:
+        wish["tree"] = read_tree(context.layout).sha256
     files = sorted((file.name, file.sha256) for file in plan.inputs)
     return hashlib.sha256(json.dumps([wish, files], sort_keys=True, default=str).encode()).hexdigest()
 

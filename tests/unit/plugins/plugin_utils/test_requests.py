@@ -5,12 +5,15 @@
 from __future__ import annotations
 
 import pathlib
+import types
 import typing as t
 
 import pytest
 
+from ansible_collections.portbuild.cluster.plugins.plugin_utils import _requests
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import asked_for
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._systems._debian import Debian
 from ansible_collections.portbuild.cluster.tests.conftest import CHECKOUT
 
 LEASE = {"arch": "debian", "branch": "bookworm", "package": "pb-null", "machine": "a1", "queue": "q", "token": 7}
@@ -63,3 +66,15 @@ def test_another_version_is_another_wish(tmp_path: pathlib.Path) -> None:
         any_version,
         asked(tmp_path, empty, package="pb-null=2"),
     )
+
+
+def test_another_tree_is_another_wish(
+    tmp_path: pathlib.Path, sources: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = asked(tmp_path, sources)
+    monkeypatch.setattr(Debian, "needs_tree", True)
+    answers = []
+    for tree in ("1", "2"):
+        monkeypatch.setattr(_requests, "read_tree", lambda _layout, tree=tree: types.SimpleNamespace(sha256=tree))
+        answers.append(asked(tmp_path, sources))
+    assert len({before, *answers}) == 3
