@@ -6,13 +6,15 @@
 
 from __future__ import annotations
 
+import typing as t
+
 from ansible_collections.portbuild.cluster.tests.integration_cluster._aimed import aimed_at
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm
 
 
 def test_a_machine_that_fails_is_left_alone_for_a_while(idle: Farm) -> None:
     arguments = aimed_at(idle, idle.cluster["client1"])
-    full = {"machine_min_free": "1000T", "attempts": 3, "retry_interval": "3s"}
+    full: dict[str, t.Any] = {"machine_min_free": "1000T", "attempts": 3, "retry_interval": "3s"}
     ended = idle.dispatch("pb-null", *arguments, **full).fails(
         "pb-null was not built on client1", "none is busy; passed over after a failure there: client1"
     )

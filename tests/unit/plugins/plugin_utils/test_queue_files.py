@@ -488,7 +488,7 @@ def test_a_machine_that_rests_is_waited_for_while_no_other_has_room(yard: Yard) 
 
     queue = yard.open(monotonic=lambda: clock[0], sleep=sleep)
     other = yard.claim("one", candidates=yard.candidates[1:])  # a10 is full, a1 has room
-    resting = {"passed_over": ["a1"], "not_before": {"a1": 1020.0}}
+    resting: dict[str, t.Any] = {"passed_over": ["a1"], "not_before": {"a1": 1020.0}}
     with pytest.raises(AllBusy):
         queue.claim(job("two"), yard.candidates, yard.me, wait=10, **resting)
     clock[0] = 1000.0
@@ -539,7 +539,12 @@ def test_all_leases_are_seen_at_one_moment(yard: Yard, monkeypatch: pytest.Monke
     assert [lease.job.package for lease in yard.queue.all_leases()] == ["one", "two"]
     looks: list[str] = []
     before = FileQueue._read_books
-    monkeypatch.setattr(FileQueue, "_read_books", lambda self: looks.append("look") or before(self))
+
+    def look(self: FileQueue) -> t.Any:
+        looks.append("look")
+        return before(self)
+
+    monkeypatch.setattr(FileQueue, "_read_books", look)
     assert {lease.token for lease in yard.queue.all_leases()} >= {kept.token}
     assert looks == ["look"]
 

@@ -591,7 +591,12 @@ def test_a_lease_that_is_lost_while_another_publishes_publishes_nothing(setup: S
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(publishing(setup.layout))
-        timer = threading.Timer(0.5, lambda: (lost.set(), stack.close()))
+
+        def take_over() -> None:
+            lost.set()
+            stack.close()
+
+        timer = threading.Timer(0.5, take_over)
         timer.start()
         with pytest.raises(PortbuildError, match="lease is lost"):
             setup.fetch(setup.receiver(verify=verify))
