@@ -204,19 +204,36 @@ class Process(t.NamedTuple):
 
 
 def list_processes() -> Argv:
-    """List every process with its jail (0 for the host) and its memory."""
-    return ["ps", "-ax", "-o", "pid,jid,rss"]
+    """List every process with its jail (0 for the host), its state and its memory."""
+    return ["ps", "-ax", "-o", "pid,jid,state,rss"]
 
 
 def parse_processes(text: str) -> list[Process]:
-    """Read what list_processes() prints, the header passed over; memory is in KiB there."""
+    """Read what list_processes() prints, the header passed over; memory is in KiB there.
+
+    A process that is dead (C(Z)) and only waits for its parent to ask is none any more.
+    """
     processes = []
     for line in text.splitlines():
         fields = line.split()
-        if len(fields) == 3 and all(field.isascii() and field.isdigit() for field in fields):
-            pid, jid, resident = map(int, fields)
+        if len(fields) != 4 or fields[2].startswith("Z"):
+            continue
+        numbers = [fields[0], fields[1], fields[3]]
+        if all(number.isascii() and number.isdigit() for number in numbers):
+            pid, jid, resident = map(int, numbers)
             processes.append(Process(pid, jid, resident * 1024))
     return processes
+
+
+def ask_start(pid: int) -> Argv:
+    """Ask when a process started."""
+    return ["ps", "-o", "state=", "-o", "lstart=", "-p", str(pid)]
+
+
+def parse_start(text: str) -> str | None:
+    """Return that in a form that only means something compared with itself, None if there is no living process."""
+    state, *start = text.split() or ["Z"]
+    return None if state.startswith("Z") or not start else " ".join(start)
 
 
 def protect(pid: int) -> Argv:

@@ -310,8 +310,10 @@ def process_start_time(pid: int) -> str | None:
     if pid <= 0:
         return None
     if not LINUX:
-        done = run(["ps", "-o", "lstart=", "-p", str(pid)], env={"PATH": os.defpath, "LC_ALL": "C"}, timeout=10)
-        return " ".join(done.stdout.split()) or None
+        from . import _freebsd  # pylint: disable=import-outside-toplevel
+
+        env = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}  # the same whoever asks
+        return _freebsd.parse_start(run(_freebsd.ask_start(pid), env=env, timeout=10).stdout)
     try:
         with open(f"/proc/{pid}/stat", "rb") as stream:
             text = stream.read()

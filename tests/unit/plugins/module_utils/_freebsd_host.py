@@ -167,12 +167,12 @@ def do_jexec():
 
 
 def do_ps():
-    print("  PID JID    RSS")
+    print("  PID JID STAT    RSS")
     for jail in load("jails", {}).values():
         for pid in members(jail):
             try:
                 with open(f"/proc/{pid}/statm") as stream:
-                    print(pid, jail["jid"], int(stream.read().split()[1]) * 4)
+                    print(pid, jail["jid"], "S+J", int(stream.read().split()[1]) * 4)
             except (OSError, IndexError):
                 continue
 

@@ -146,15 +146,23 @@ class TestJails:
 
 class TestProcesses:
     def test_the_list_is_read(self):
-        assert _freebsd.list_processes() == ["ps", "-ax", "-o", "pid,jid,rss"]
-        assert _freebsd.parse_processes("  PID JID    RSS\n    1   0   1200\n 4711  12  20480\n4 5\n") == [
+        assert _freebsd.list_processes() == ["ps", "-ax", "-o", "pid,jid,state,rss"]
+        text = "  PID JID STAT    RSS\n    1   0 ILs   1200\n 4711  12 S+J  20480\n 4712  12 ZJ       0\n4 5 S\n"
+        assert _freebsd.parse_processes(text) == [
             Process(1, 0, 1200 << 10),
             Process(4711, 12, 20480 << 10),
         ]
 
+    def test_the_start_of_one(self):
+        assert _freebsd.ask_start(12) == ["ps", "-o", "state=", "-o", "lstart=", "-p", "12"]
+        assert _freebsd.parse_start("SsJ  Sat Nov 22 07:36:40 2025\n") == "Sat Nov 22 07:36:40 2025"
+        for text in ("", "\n", "Z    Sat Nov 22 07:36:40 2025", "S"):
+            assert _freebsd.parse_start(text) is None
+
     @given(st.one_of(LINES, NEARLY))
     def test_nothing_makes_it_fail(self, text: str):
         _freebsd.parse_processes(text)
+        _freebsd.parse_start(text)
 
 
 class TestTheSystem:
