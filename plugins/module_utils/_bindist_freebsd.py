@@ -27,6 +27,7 @@ from . import _beneath
 from ._bases import extract_base
 from ._bindist import BindistError, Made, publish, work_directory
 from ._files import sha256_file
+from ._freebsd import parse_release, Release
 from ._isolation import find_user
 from ._process import check_run, CommandError, Completed, LINUX, run
 
@@ -69,13 +70,6 @@ class Recipe(t.NamedTuple):
         """Return what two equal recipes share; where the same bytes come from makes no difference."""
         facts = [RECIPE, *self[1:]]
         return hashlib.sha256(json.dumps(facts).encode("utf-8")).hexdigest()
-
-
-class Release(t.NamedTuple):
-    """What a base says of itself; empty and 0 where it is not FreeBSD's."""
-
-    osrelease: str = ""  # 14.3-RELEASE-p2
-    osreldate: int = 0  # 1403000
 
 
 # -- pure ------------------------------------------------------------------------------------------------------------
@@ -132,28 +126,18 @@ def pack_argv(root: str, target: str, *, gnu: bool) -> list[str]:
     return ["tar", "-C", root, *more, "-cf", target, "."]
 
 
-def parse_param_h(text: str) -> int:
-    """Return __FreeBSD_version as sys/param.h defines it, 0 if it does not."""
-    found = re.search(r"^#define\s+__FreeBSD_version\s+([0-9]{5,8})\b", text, re.MULTILINE)
-    return int(found[1]) if found else 0
-
-
-def parse_freebsd_version(text: str) -> str:
-    """Return the release that the script freebsd-version carries, empty if it carries none."""
-    found = re.search(r'^USERLAND_VERSION="([0-9A-Za-z.-]{1,64})"', text, re.MULTILINE)
-    return found[1] if found else ""
-
-
 # -- looking ---------------------------------------------------------------------------------------------------------
 
 
-def read_release(root: str) -> Release:
-    """Return what the base in the directory says of itself."""
+def read_release(root: str) -> Release | None:
+    """Return what the base in the directory says of itself, None if it is not FreeBSD's or does not say."""
     with _beneath.opened(_beneath.open_top(root)) as top:
-        return Release(
-            parse_freebsd_version(_read(top, "bin/freebsd-version")),
-            parse_param_h(_read(top, "usr/include/sys/param.h")),
-        )
+        return parse_release(_read(top, "bin/freebsd-version"), _read(top, "usr/include/sys/param.h"))
+
+
+def facts_of(release: Release | None) -> dict[str, t.Any]:
+    """Return what the record of the tarball says of the release."""
+    return {"osrelease": release.name if release else "", "osreldate": release.number if release else 0}
 
 
 def _read(top: int, path: str) -> str:
@@ -230,7 +214,7 @@ def plan_bindist(wish: Wish, *, check: Check = check_run, manifests: str = MANIF
 
 def make_bindist(
     wish: Wish, recipe: Recipe, *, check: Check = check_run, now: t.Callable[[], float] = time.time
-) -> tuple[Made, Release]:
+) -> tuple[Made, Release | None]:
     """Make the tarball: complete under its final name, or not at all."""
     with work_directory(wish.path, now()) as work:
         source = wish.tarball or os.path.join(work, BASE)
@@ -251,7 +235,7 @@ def make_bindist(
             check(pack_argv(root, tarball, gnu=LINUX), "Packing the base", timeout=_PACK_TIMEOUT)
             # Level 1: half the time of the default for a tenth more bytes; -n: no time and no name of the making.
             check(["gzip", "-1", "-n", tarball], "Compressing the base", timeout=_PACK_TIMEOUT)
-            facts = {"origin": recipe.origin, **release._asdict()}
+            facts = {"origin": recipe.origin, **facts_of(release)}
             return publish(f"{tarball}.gz", wish.path, recipe, facts, now()), release
         finally:
             if not LINUX:  # or what it flags immutable outlives even root's removal
@@ -259,11 +243,11 @@ def make_bindist(
             shutil.rmtree(root, ignore_errors=True)
 
 
-def customize(root: str, recipe: Recipe, check: Check = check_run) -> Release:
+def customize(root: str, recipe: Recipe, check: Check = check_run) -> Release | None:
     """Make a base what builds need; return what it says of itself. resolv.conf and hosts come with each build."""
     release = read_release(root)
     if not LINUX:
-        if not release.osrelease or not release.osreldate:
+        if release is None:
             raise BindistError(
                 f"{recipe.origin} holds no FreeBSD base: bin/freebsd-version and usr/include/sys/param.h do not tell "
                 "its release.",

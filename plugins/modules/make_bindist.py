@@ -239,14 +239,14 @@ def freebsd(module: AnsibleModule, given: dict[str, t.Any]) -> dict[str, t.Any]:
     wish = _bindist_freebsd.Wish(**{name: given[name] for name in given if name in _bindist_freebsd.Wish._fields})
     recipe = _bindist_freebsd.plan_bindist(wish)
     made = None if module.params["force"] else find_bindist(wish.path, recipe)
-    changed, release = made is None, _bindist_freebsd.Release()
+    changed, release = made is None, None
     if made is None and not module.check_mode:
         made, release = _bindist_freebsd.make_bindist(wish, recipe)
     return {
         "changed": changed,
         "release": recipe.release,
         "origin": recipe.origin,
-        **release._asdict(),
+        **_bindist_freebsd.facts_of(release),
         **(made or Made(wish.path, "", 0, 0.0))._asdict(),
     }
 
