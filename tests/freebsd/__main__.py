@@ -102,7 +102,7 @@ def main() -> int:
         host=asked["HOST"],
         root=root,
         ansible=pathlib.Path(sys.executable).parent,
-        environment={**os.environ, "ANSIBLE_LOCALHOST_WARNING": "False", "ANSIBLE_NOCOLOR": "1"},
+        environment=dict(os.environ),
         inventory=inventory(asked["HOST"], asked["INVENTORY"], root),
         scratch=asked["SCRATCH"] or "/var/portbuild-check",
         variables=variables,

@@ -30,8 +30,15 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._farm impor
 
 ARCH, BRANCH = "check", "acceptance"
 SLEEP = "7531"  # how long pb-sleep sleeps: what its process is known by
-#: Said once the acceptance's own ports are mentioned: what each is for stands in its Makefile.
 PKG_ORIGIN = "ports-mgmt/pkg"
+#: Nothing but what a command prints is to be in its output.
+QUIET = {
+    "ANSIBLE_DEPRECATION_WARNINGS": "False",
+    "ANSIBLE_LOCALHOST_WARNING": "False",
+    "ANSIBLE_NOCOLOR": "1",
+    "ANSIBLE_PYTHON_INTERPRETER": "auto_silent",
+    "ANSIBLE_SYSTEM_WARNINGS": "False",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,13 +256,18 @@ class Acceptance:
             "portbuild_maxjobs": 1,
             "portbuild_claim_timeout": 60,
             "portbuild_attempts": 1,
+            # Whatever the person's inventory says of these.
+            "portbuild_mail_host": "",
+            "portbuild_noclean": False,
+            "portbuild_plistcheck": False,
+            "portbuild_check": "on",
         }
         wanted = {**own, **self.site.variables, **{f"portbuild_{name}": value for name, value in variables.items()}}
         argv = [str(self.site.ansible / "ansible-playbook"), *self.site.inventory, f"portbuild.cluster.{playbook}"]
         return self._running([*argv, "-e", json.dumps(wanted), *arguments])
 
     def _running(self, argv: list[str]) -> Running:
-        return Running(argv, self.site.environment, self.site.root / f"{next(self._numbers):02d}.out")
+        return Running(argv, {**self.site.environment, **QUIET}, self.site.root / f"{next(self._numbers):02d}.out")
 
     def play(self, playbook: str, *arguments: str, **variables: t.Any) -> Ended:
         """Run a playbook to its end."""

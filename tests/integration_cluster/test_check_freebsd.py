@@ -66,7 +66,7 @@ def site(cluster: Cluster, client: Client, controller_root: pathlib.Path) -> t.I
     farm = Farm(cluster, root / "base")
     base = make_base(farm)
     path = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
-    settings = {"PATH": path, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS), "ANSIBLE_LOCALHOST_WARNING": "False"}
+    settings = {"PATH": path, "ANSIBLE_COLLECTIONS_PATH": str(COLLECTIONS)}
     yield Site(
         host=client.name,
         root=root,
