@@ -10,8 +10,9 @@ module: cleanup
 short_description: Remove from a build machine what nobody owns
 version_added: 1.0.0
 description:
-  - Throws away chroots that no lease owns; on FreeBSD, jails, mounts and ZFS file systems that belong to none; directories that are no chroots; chroots that were left for debugging, when they are
-    too many or too old; files in the caches, transfers, bindists and trees that were not used for long; and what an interrupted removal left.
+  - Throws away chroots that no lease owns; on FreeBSD, jails, mounts and ZFS file systems that belong to none; directories
+    that are no chroots; chroots that were left for debugging, when they are too many or too old; files in the caches,
+    transfers, bindists and trees that were not used for long; and what an interrupted removal left.
   - A chroot that no lease owns but that holds the results of a build that ended stays for O(keep_days) and is reported in RV(uncollected).
   - So does one in which a build runs, for the next dispatch to attach to; after that time the build is ended.
   - Chroots of other controllers' queues are left alone.

@@ -155,9 +155,9 @@ class Scripted(Acceptance):
     def shell(self, command: str) -> str:
         for start, answer in self.answers.items():
             if command.startswith(start):
-                if isinstance(answer, Exception):
-                    raise answer
-                return str(answer)
+                if not isinstance(answer, str):
+                    raise t.cast("Exception", answer)
+                return answer
         return ""
 
 

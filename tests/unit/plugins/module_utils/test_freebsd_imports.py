@@ -51,7 +51,7 @@ _LINUX_FILES = {"_linux", "_cgroups", "_isolation_linux", "_backends_linux", "_s
 def test_everything_can_be_imported(tmp_path: pathlib.Path):
     (tmp_path / "library").symlink_to(LIBRARY)
     done = subprocess.run(
-        [sys.executable, "-I", "-c", _PRETEND, str(tmp_path), *MODULES], capture_output=True, text=True
+        [sys.executable, "-I", "-c", _PRETEND, str(tmp_path), *MODULES], capture_output=True, text=True, check=False
     )
     assert done.stderr == ""
     drivers, isolation = map(json.loads, done.stdout.splitlines())
