@@ -60,6 +60,13 @@ ABOUT: dict[str, dict[str, t.Any]] = {
         "A base that exists is left alone, unless O(portbuild_bindist_rebuild=true). "
         "In check mode it says what would be made, and changes nothing.",
     ),
+    "index": _about(
+        "Make the INDEX of a branch",
+        "Makes the INDEX of a ports tree, and the list of duds, in a chroot on a build machine, or accepts one that is given.",
+        "An INDEX that was made from the same tree, base and settings is left alone, unless O(portbuild_index_rebuild=true). "
+        "In check mode it says what would be made, and changes nothing.",
+        "It is made by P(portbuild.cluster.dispatch#role) as the package V(INDEX), whose settings hold for it too.",
+    ),
     "cleanup": _about(
         "Remove leases and chroots that nobody owns",
         "Collects what was left uncollected, and removes what crashes left on the controller and on the machines, and "

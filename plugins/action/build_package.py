@@ -112,7 +112,7 @@ class ActionModule(StepAction):
     def _check_results(context: StepContext, lease: dict[str, t.Any], status: dict[str, t.Any]) -> None:
         """What is malformed, or endless, does not get any further than this."""
         try:
-            check_results(context, status)
+            check_results(context, status, lease["package"])
         except PortbuildError as error:
             error.details["events"] = [strange_results(context, lease, error)]
             raise

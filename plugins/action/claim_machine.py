@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import typing as t
 
@@ -14,7 +15,9 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import read_tree
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Lease
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import our_packages
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import check_space
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import Identity
@@ -31,16 +34,19 @@ class ActionModule(StepAction):
     }
 
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        context = self.context(task_vars, package=arguments["package"].partition("=")[0])
+        context, package = self._resolve(arguments["package"], task_vars)
         settings, queue = context.settings, context.queue
         for problem in context.config.problems:
             display.warning(str(problem))
-        package, _version = context.system.parse_request(arguments["package"])
         job = Job.checked(settings.arch, settings.branch, package)
         why = read_duds(context.layout.duds).get(package)
         if why is not None and not settings.trybroken:
             return _not_tried(package, why)
         read_bindist(context.layout)  # without one there is nothing to build in
+        if context.system.needs_tree:
+            read_tree(context.layout)
+        if queue.find(job) is None:  # else it may be being built already, with what there was then
+            context.system.check_ready(package, context.layout.index, functools.partial(our_packages, context))
         check_space(
             context.layout.branch_directory,
             min_free=settings.min_free,
@@ -74,6 +80,14 @@ class ActionModule(StepAction):
             "waited": round(time.monotonic() - started, 3),
             "not_candidates": others,
         }
+
+    def _resolve(self, asked: str, task_vars: dict[str, t.Any]) -> tuple[StepContext, str]:
+        """Return the context of the package that is asked for, and its name; it may be asked for by another."""
+        context = self.context(task_vars, package=asked.partition("=")[0])
+        package, _version = context.system.resolve(asked, context.layout.index)
+        if package != asked:
+            context = self.context(task_vars, package=package)
+        return context, package
 
 
 def _is_recorded(context: StepContext, lease: Lease, queue_id: str) -> bool:

@@ -36,7 +36,7 @@ _DIRECTORIES = (
     (TREES, 0o755),
     ("cache", 0o711),
     ("cache/inputs", 0o700),
-    ("cache/archives", 0o700),
+    ("cache/archives", 0o711),  # builders open in it what they know the SHA-256 of
     ("lib", 0o755),
     ("spares", 0o700),
     ("trash", 0o700),

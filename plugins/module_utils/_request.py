@@ -95,6 +95,7 @@ class Request(t.NamedTuple):
     plistcheck: bool
     keep_chroot: bool
     tree: str = ""  # the SHA-256 of the tree that is built from
+    header: tuple[tuple[str, str], ...] = ()  # lines of the log's header, beside those of the supervisor
 
     @classmethod
     def from_dict(cls, values: t.Any) -> Request:
@@ -125,6 +126,7 @@ class Request(t.NamedTuple):
             plistcheck=fields.flag("plistcheck"),
             keep_chroot=fields.flag("keep_chroot"),
             tree=check_sha256(fields.text("tree")) if fields.text("tree", "") else "",
+            header=tuple(_header_line(value) for value in fields.sequence("header")),
         )
         if not request.steps:
             raise BadRequest("The request has no steps.")
@@ -188,6 +190,13 @@ class _Fields:
         if value not in choices:
             raise BadRequest(f"{name!r} of the {self._where} must be one of {', '.join(choices)}, got {value!r}.")
         return value
+
+
+def _header_line(value: t.Any) -> tuple[str, str]:
+    pair = value if isinstance(value, (list, tuple)) else ()
+    if len(pair) != 2 or not all(isinstance(text, str) and text.isprintable() for text in pair):
+        raise BadRequest(f"A line of 'header' must be a name and a value in one line, got {value!r:.80}.")
+    return pair[0][:100], pair[1][:2000]
 
 
 def _step(value: t.Any, build_user: str) -> Step:

@@ -62,7 +62,9 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PACKING_LIST_KINDS = ("extra", "missing", "changed")
 _LEFTOVER_KINDS = (*_PACKING_LIST_KINDS, "setuid", "setgid", "world_writable", "uninstallable")
 _REPLIES = ("about", "needs", "archives.list", "leftovers")
-_ABOUT = ("version", "maintainer")  # what a step that fetches may tell of the source
+_ABOUT = ("version", "maintainer", "broken")  # what a step that fetches may tell of the source
+_TREE = "usr/ports"  # where a step sees the tree of recipes
+_RULER = "=" * 20
 _MAX_REPLY = 4 << 20
 _MAX_LEFTOVERS = 2000
 _MAX_LEFTOVER_PATHS = 256 << 10  # characters, of all together: a status must stay readable, whatever a package does
@@ -122,6 +124,10 @@ class Paths:
         """Return the directory of an extracted base."""
         return os.path.join(self.scratch, "bases", sha256)
 
+    def tree(self, sha256: str) -> str:
+        """Return the directory of an extracted tree of recipes."""
+        return os.path.join(self.scratch, "trees", sha256)
+
     def of(self, *names: str) -> str:
         """Return a path in the job's directory."""
         return os.path.join(self.chroot, *names)
@@ -152,6 +158,7 @@ class Supervisor:
         self._workdir: list[Collected] = []
         self._budget = Budget(request.limits.results)
         self._waited = 0.0
+        self._banners = 0
 
     def announce(self) -> None:
         """Write the first status: from now on the build is known to run."""
@@ -221,16 +228,17 @@ class Supervisor:
 
     def _header(self) -> None:
         request = self._request
-        started = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._status.values["started"]))
         for name, value in (
+            ("building for", f"{request.job.arch} {request.job.branch}"),
             ("package", request.job.package),
-            ("arch/branch", f"{request.job.arch}/{request.job.branch}"),
             ("machine", request.machine),
+            ("directory", self._paths.chroot),
+            *request.header,
             ("token", request.token),
             ("backend", f"{request.backend}, memory by {self._control.kind}"),
-            ("started", f"{started} UTC"),
         ):
-            self._log.frame(f"=== {name}: {value} ===")
+            self._log.frame(f"{name}: {value}")
+        self._log.frame(f"build started at {_date(self._status.values['started'])}")
 
     def _prepare(self) -> None:
         request = self._request
@@ -245,20 +253,12 @@ class Supervisor:
             self._builder = find_user(self._root, request.build_user)
             self._superuser = find_user(self._root, "root")
             self._prepare_root(self._root)
+            offers = self._planned_offers()
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise
             raise Ended("chroot", f"The chroot could not be made: {error}") from error
-        self._offers = tuple(
-            Offer(name, source)
-            for name, source in (
-                ("build.sh", self._paths.of("build.sh")),
-                ("inputs", self._paths.of("inputs")),
-                ("repo", self._paths.of("repo")),
-                ("staged", self._paths.of("staged")),
-                ("archives", self._paths.archives_cache),
-            )
-        )
+        self._offers = offers
         limits = request.limits
         watched, own = self._backend.watched(self._paths.chroot, self._root)
         self._disk = DiskWatch(
@@ -270,6 +270,23 @@ class Supervisor:
             begin_child=self._isolation.begin_child,
         )
 
+    def _planned_offers(self) -> tuple[Offer, ...]:
+        offers = [
+            Offer(name, source)
+            for name, source in (
+                ("build.sh", self._paths.of("build.sh")),
+                ("inputs", self._paths.of("inputs")),
+                ("repo", self._paths.of("repo")),
+                ("staged", self._paths.of("staged")),
+                ("archives", self._paths.archives_cache),
+            )
+        ]
+        if self._request.tree:
+            tree = self._paths.tree(self._request.tree)
+            os.stat(tree)
+            offers.append(Offer("ports", tree, _TREE))
+        return tuple(offers)
+
     def _mount(self, name: str) -> str:
         request = self._request
         return self._backend.mount(
@@ -280,7 +297,8 @@ class Supervisor:
         resolv_conf = None
         with contextlib.suppress(OSError), open("/etc/resolv.conf", encoding="utf-8", errors="replace") as stream:
             resolv_conf = stream.read(1 << 16)
-        prepare_root(root, self._builder, hosts=self._isolation.hosts, resolv_conf=resolv_conf)
+        offers = self._planned_offers()
+        prepare_root(root, self._builder, hosts=self._isolation.hosts, resolv_conf=resolv_conf, offers=offers)
 
     # -- steps
 
@@ -354,7 +372,9 @@ class Supervisor:
             phases.append({"name": step.phase, "seconds": 0.0, "cpu": 0.0})
         network = "yes" if step.network else "no"
         what = f"{step.name} {item}".rstrip()
-        self._log.frame(f"=== phase: {step.phase} (step {what}, user {step.user}, network {network}) ===")
+        self._banners += 1
+        about = f"{step.phase} (step {what}, user {step.user}, network {network})"
+        self._log.frame(f"{_RULER}<phase {self._banners}: {about}>{_RULER}")
         self._status.values.update(phase=step.phase, step=step.name)
         return phases[-1]
 
@@ -691,6 +711,8 @@ class Supervisor:
             with contextlib.suppress(OSError):
                 if end.detail:
                     log.frame(f"=== {end.detail} ===")
+                what = dict(self._request.header).get("port directory", self._request.job.package)
+                log.frame(f"build of {what} ended at {_date(time.time())}")
                 log.frame(f"=== ended: {end.reason} after {self._status.elapsed():.1f} s ===")
                 self._status.values.update(log_bytes=log.size, last_line=log.last_line)
                 log.close()
@@ -735,6 +757,11 @@ def link_or_copy(source: str, target: str) -> None:
             raise
         shutil.copyfile(source, temporary)
     os.replace(temporary, target)
+
+
+def _date(seconds: float) -> str:
+    """Return a time as date(1) prints it."""
+    return time.strftime("%a %b %e %H:%M:%S UTC %Y", time.gmtime(seconds))
 
 
 def _account(name: str) -> tuple[int, int]:

@@ -128,6 +128,9 @@ def _recorded_message(package: str, machine: str, record: Facts) -> str:
         message += f": {record['reason']}"
         message += f" in {record['phase']}" if record.get("phase") else ""
         message += f" ({record['detail']})" if record.get("detail") else ""
+    if record.get("broken"):
+        built = record["outcome"] == "built"
+        message += ", though it is marked as broken" if built else ". It is marked as broken, so nobody is told"
     return f"{message}. Log: {record.get('log', '')}"
 
 

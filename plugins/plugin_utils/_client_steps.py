@@ -18,11 +18,12 @@ import typing as t
 from ..module_utils._names import chroot_path, Job
 from ._bindist import read_bindist
 from ._context import lease_job, StepContext
+from ._index_files import publish_made
 from ._port_tree import read_tree
 from ._queue import Lease, Queue, StaleLease
 from ._replies import BadReply
 from ._results import Arrival, BadManifest, BadResult, check_manifest, Limits, Manifest, Receiver
-from ._step import StepAction, StepFailed, TransferFailed, Watch
+from ._step import display, StepAction, StepFailed, TransferFailed, Watch
 from ._store import FileConflict, Identity, SET_KINDS
 
 Facts = dict[str, t.Any]
@@ -141,8 +142,10 @@ def _fetch(step: StepAction, context: StepContext, lease: Facts, status: Facts, 
     settings, machine, job = context.settings, lease["machine"], lease_job(lease)
     held = context.lease(lease)
     chroot = chroot_path(settings.scratchdir, job)
+    for_index = job.package == context.system.index_job
+    layout = context.layout.for_index() if for_index else context.layout
     receiver = Receiver(
-        context.layout,
+        layout,
         job,
         held.token,
         build_token=held.build_token,
@@ -165,23 +168,28 @@ def _fetch(step: StepAction, context: StepContext, lease: Facts, status: Facts, 
 
     with receiver, Watch(context.queue, held) as watch:
         try:
-            for arrival in receiver.plan(check_results(context, status)):
+            for arrival in receiver.plan(check_results(context, status, job.package)):
                 fetch_one = functools.partial(fetch_patiently, arrival)
                 step.persistently(fetch_one, watch, patience=settings.reconnect_timeout)
         except TransferFailed:
             ask_results(step, context, lease, task_vars)  # the machine knows whether the file is there at all
             raise
         watch.check()
-        return [file._asdict() for file in receiver.publish()]
+        files = receiver.publish()
+        if for_index:
+            files, odd = publish_made(layout, files)
+            for line in odd:
+                display.warning(line)
+        return [file._asdict() for file in files]
 
 
-def check_results(context: StepContext, status: Facts) -> Manifest:
-    """Return what a build that ended left on the machine, or raise BadManifest."""
+def check_results(context: StepContext, status: Facts, package: str) -> Manifest:
+    """Return what a build of the package that ended left on the machine, or raise BadManifest."""
     limit = context.settings.results_limit
     manifest = check_manifest(
         status,
         limits=Limits(total_bytes=limit) if limit else None,
-        suffixes={"package": context.system.package_suffixes},
+        suffixes={"package": context.system.result_suffixes(package)},
     )
     success = status.get("reason") == "success"
     if success and not any(entry.file.kind == "package" for entry in manifest.files):

@@ -58,7 +58,9 @@ class Layout(ArchLayout):
             raise BadName(f"A branch cannot be called {branch!r}: the arch directory has a file of that name.")
         self.branch_directory = os.path.join(self.arch_directory, self.branch)
         self.index = self._below("INDEX")
+        self.index_facts = self._below("INDEX.json")  # its SHA-256, and what it was made from
         self.duds = self._below("duds")
+        self.make_conf = self._below("make.conf")
         self.packages = self._below("packages", "All")
         self.logs = self._below("logs")
         self.errors = self._below("errors")
@@ -81,6 +83,12 @@ class Layout(ArchLayout):
     def error(self, package: str) -> str:
         """The log of the package's last build, if that failed."""
         return os.path.join(self.errors, f"{check_package(package)}.log")
+
+    def for_index(self) -> Layout:
+        """The same, but for the place that packages arrive at: the results of the job that makes the INDEX are none."""
+        layout = Layout(self.root, self.arch, self.branch)
+        layout.packages = self._below(".index")
+        return layout
 
     @property
     def directories(self) -> tuple[str, ...]:

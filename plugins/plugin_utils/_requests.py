@@ -17,11 +17,16 @@ import json
 import typing as t
 
 from ._context import lease_job, StepContext
+<<<<<<< HEAD
 from ._port_tree import read_tree
+=======
+from ._index_files import made_from
+>>>>>>> a80913c (Build FreeBSD ports: driver, INDEX made by a build, the original's log frame)
 from ._record import is_present, path_of
 from ._settings import Settings
 from ._systems import BuildInputs, BuildPlan, PackageFile
 from ._temporary import own_directory
+from ._text import one_line
 
 SCHEMA = 1
 
@@ -92,9 +97,13 @@ _NOT_ASKED = (
 def _asked(context: StepContext, inputs: BuildInputs, plan: BuildPlan) -> str:
     names = [field.name for field in dataclasses.fields(inputs) if field.name not in _NOT_ASKED]
     wish = {name: getattr(inputs, name) for name in names}
+<<<<<<< HEAD
     if context.system.needs_tree:
         wish["tree"] = read_tree(context.layout).sha256
     files = sorted((file.name, file.sha256) for file in plan.inputs)
+=======
+    files = sorted((file.name, file.sha256) for file in plan.inputs if file.place != "repo")
+>>>>>>> a80913c (Build FreeBSD ports: driver, INDEX made by a build, the original's log frame)
     return hashlib.sha256(json.dumps([wish, files], sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -109,7 +118,10 @@ def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: 
         job=lease_job(lease),
         version=settings.package_version,
         source_directory=settings.sourcedir,
-        packages=_packages(context),
+        packages=our_packages(context),
+        index=context.layout.index,
+        make_conf=context.layout.make_conf,
+        made_from=made_from(context) if lease["package"] == context.system.index_job else "",
         work_directory=work_directory,
         cache_directory=context.layout.incoming,
         build_user=settings.build_user,
@@ -121,16 +133,30 @@ def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: 
         version_suffix=settings.version_suffix,
         check=t.cast("t.Any", settings.check),
         proxy=settings.http_proxy,
+        no_restricted=settings.no_restricted,
+        fetch_original=settings.fetch_original,
+        trybroken=settings.trybroken,
+        want_distfiles=settings.want_distfiles,
+        duds=settings.index_duds,
     )
 
 
-def _packages(context: StepContext) -> list[PackageFile]:
+def our_packages(context: StepContext) -> list[PackageFile]:
     """Return our packages that a build may use: recorded, and there as recorded."""
     return [
         PackageFile(entry.file.name, path_of(context.layout, entry.file), entry.file.size, entry.file.sha256)
         for entry in context.store.all_package_files()
         if is_present(context.layout, entry.file)
     ]
+
+
+def _arguments(settings: Settings) -> str:
+    """Return the switches that are on, as the original called them."""
+    switches = ("noclean", "no_restricted", "plistcheck", "nodummy", "want_distfiles", "fetch_original", "trybroken")
+    words = [name.upper() for name in switches if getattr(settings, name)]
+    if settings.keep_workdir != "no":
+        words.append(f"keep_workdir={settings.keep_workdir}")
+    return " ".join(words) or "none"
 
 
 def _disk_limit(settings: Settings, chroot: c.Mapping[str, t.Any]) -> int:
@@ -156,6 +182,7 @@ def _build(
         "base": chroot["base"],
         "tree": chroot.get("tree", ""),
         "backend": chroot["backend"],
+        "header": [["arguments", _arguments(settings)], *([name, one_line(value, 500)] for name, value in plan.header)],
         "environment": plan.environment,
         "build_user": settings.build_user,
         "client_user": settings.client_user,

@@ -32,8 +32,8 @@ PREFIX = "portbuild_"
 PACKAGE_SETTINGS = PREFIX + "package_settings"
 DEFAULT_USER = "root"  # of client_user, where neither it nor ansible_user is set
 
-DISPATCH, SETUP, BINDIST, CLEANUP = "dispatch", "setup", "bindist", "cleanup"
-ROLES = (DISPATCH, SETUP, BINDIST, CLEANUP)
+DISPATCH, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "setup", "bindist", "cleanup", "index"
+ROLES = (DISPATCH, SETUP, BINDIST, CLEANUP, INDEX)
 
 Scope = t.Literal["controller", "branch", "machine"]
 
@@ -308,10 +308,16 @@ class PackageSettings(Kind):
         return parsed
 
 
+# category/port or category/port@flavor
+_PORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*/[A-Za-z0-9_][A-Za-z0-9._+-]*(?:@[A-Za-z0-9_]+)?")
+
+
 def _request(value: t.Any) -> str:
-    """Return the package as asked for: a name, or name=version."""
+    """Return the package as asked for: a name, name=version, or a port."""
     if not isinstance(value, str):
         return check_package(value)
+    if _PORT.fullmatch(value):
+        return value
     name, separator, version = value.partition("=")
     check_package(name)
     if separator:
@@ -426,7 +432,7 @@ class Settings:
         None,
         "The release line that packages are built for, such as V(bookworm) or V(14).",
         roles=ROLES,
-        required=(DISPATCH, SETUP, BINDIST),
+        required=(DISPATCH, SETUP, BINDIST, INDEX),
         scope="controller",
         conf=(),
     )
@@ -435,13 +441,15 @@ class Settings:
         "ports",
         "The package system: V(ports) for the FreeBSD ports collection, V(debian) for Debian source packages.",
         "It is recorded in C(portbuild.conf) of the architecture by the first setup; another one is refused from then on.",
-        roles=(DISPATCH, SETUP, BINDIST),
+        roles=(DISPATCH, SETUP, BINDIST, INDEX),
         scope="controller",
     )
     package: str = _setting(
-        Name("a package name, or name=version", _request),
+        Name("a package name, name=version, or category/port", _request),
         None,
         "The package to build: its name, or C(name=version) for a certain version of it.",
+        "Of a FreeBSD port it is the name without version, with the flavor's prefix, such as V(py311-foo). "
+        "The whole name with version, C(category/port) and C(category/port@flavor) are understood too.",
         "Identity, logs and packages go by the name alone.",
         required=(DISPATCH,),
         scope="controller",
@@ -652,7 +660,7 @@ class Settings:
         original="NOCLEAN",
     )
     no_restricted: bool = _switch(
-        "Whether ports marked RESTRICTED are treated as if they were marked IGNORE.",
+        "Whether ports marked RESTRICTED are treated as if they were marked IGNORE: not built, and listed as duds.",
         original="NO_RESTRICTED",
     )
     nodummy: bool = _switch(
@@ -660,12 +668,12 @@ class Settings:
         original="NODUMMY",
     )
     want_distfiles: bool = _switch(
-        "Whether the source archives are brought to the controller.",
+        "Whether the source archives are brought to the controller. A port's from a subdirectory comes as C(DIRECTORY%2fNAME).",
         per_package=True,
         original="WANT_DISTFILES",
     )
     fetch_original: bool = _switch(
-        "Whether sources are fetched from the upstream sites instead of caches and mirrors.",
+        "Whether sources are fetched anew, from the upstream sites instead of caches and mirrors.",
         per_package=True,
         original="FETCH_ORIGINAL",
     )
@@ -972,6 +980,31 @@ class Settings:
         roles=(BINDIST,),
         scope="controller",
         conf=(),
+    )
+
+    # index
+    index_file: str = _setting(
+        Path(),
+        None,
+        "An INDEX on the controller that is to be the branch's. Without one it is made from the tree, on a build machine.",
+        roles=(INDEX,),
+        scope="controller",
+        conf=(),
+    )
+    index_rebuild: bool = _setting(
+        Bool(),
+        False,
+        "Whether the INDEX is made anew though the branch has one that was made from the same tree, base and settings.",
+        roles=(INDEX,),
+        scope="controller",
+        conf=(),
+    )
+    index_duds: bool = _setting(
+        Bool(),
+        True,
+        "Whether the list of duds, the ports that are marked BROKEN, IGNORE and so on, is made along with the INDEX. "
+        "It takes as long again, and replaces the branch's list.",
+        roles=(INDEX,),
     )
 
     @property

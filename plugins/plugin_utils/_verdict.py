@@ -23,6 +23,7 @@ from ._queue import Lease
 from ._record import path_of, Recorder
 from ._results import build_record, Spoiled
 from ._store import BuildRecord, Identity, Recorded, stored_file, StoredFile
+from ._systems import DEPENDS
 from ._text import one_line
 
 OUTCOMES = {"success": "built", "failed": "failed"}
@@ -80,9 +81,11 @@ def _judge(
         identity=identity,
         machine=lease.machine,
         version=_version(context, status, files),
-        broken=lease.job.package in read_duds(context.layout.duds),
+        broken=lease.job.package in read_duds(context.layout.duds) or bool(_about(status, "broken")),
         offset=_offset(status),
     )
+    if build.reason == "failed" and build.phase == DEPENDS:
+        build = dataclasses.replace(build, failure_class=DEPENDS)
     if build.infrastructure and blames_package(attempts, lease.machine, build.reason):
         return dataclasses.replace(build, infrastructure=False, failure_class=RESOURCES)
     return build
@@ -130,6 +133,7 @@ def _facts(
         "seconds": build.seconds,
         "phases": [{"name": phase.name, "seconds": phase.seconds} for phase in build.phases],
         "failures": result.failures,
+        "broken": build.broken,
         "log": _log(context, build),
         "events": events,
         "stale": stale,

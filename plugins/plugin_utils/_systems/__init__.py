@@ -23,6 +23,8 @@ import typing as t
 from ...module_utils._errors import PortbuildError
 from ...module_utils._names import Job
 
+DEPENDS = "depends"  # the phase that installs what a build needs, and the class of failures for the lack of it
+
 
 class UnknownSystem(PortbuildError):
     """There is no such package system."""
@@ -39,6 +41,14 @@ class PackageFile(t.NamedTuple):
     path: str
     size: int
     sha256: str
+
+
+class MissingDependencies(PortbuildError):
+    """Packages of ours that a build needs have not been built."""
+
+    def __init__(self, message: str, *, remedy: str = "", missing: t.Sequence[str] = ()) -> None:
+        blame = {"reason": DEPENDS, "infrastructure": False, "missing": list(missing)}
+        super().__init__(message, remedy=remedy, details=blame)
 
 
 class InputFile(t.NamedTuple):
@@ -64,6 +74,12 @@ class BuildInputs:
     """What has been built before."""
     work_directory: str
     """Where the driver may leave files that are to be sent; the caller removes it."""
+    index: str = ""
+    """The branch's INDEX, where the system has one."""
+    make_conf: str = ""
+    """The branch's make.conf; it need not be there."""
+    made_from: str = ""
+    """What an INDEX made now is made from, in a word."""
     cache_directory: str = ""
     """Where the driver may remember what it has read of the packages; empty remembers nothing."""
     build_user: str = "builder"
@@ -79,6 +95,12 @@ class BuildInputs:
     check_ignore: t.Sequence[str] = ()
     """More regular expressions of paths that a check ignores."""
     proxy: str = ""
+    no_restricted: bool = False
+    fetch_original: bool = False
+    trybroken: bool = False
+    want_distfiles: bool = False
+    duds: bool = True
+    """Whether the duds are to be found out along with the INDEX."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,6 +117,8 @@ class BuildPlan:
     collect: dict[str, dict[str, t.Any]] = dataclasses.field(default_factory=dict)
     origin: str = ""
     """For people: where the source comes from."""
+    header: t.Sequence[tuple[str, str]] = ()
+    """For people: lines of the log's header."""
     warnings: t.Sequence[str] = ()
 
 
@@ -106,6 +130,8 @@ class PackageSystem(abc.ABC):
     """How the names of result files end that are packages."""
     needs_tree: t.ClassVar[bool] = False
     """Whether it builds from a tree of recipes, which every machine must have."""
+    index_job: t.ClassVar[str] = ""
+    """The package whose build makes the branch's INDEX; empty for a system without one."""
 
     @abc.abstractmethod
     def check_name(self, name: t.Any) -> str:
@@ -114,6 +140,17 @@ class PackageSystem(abc.ABC):
     @abc.abstractmethod
     def parse_request(self, text: t.Any) -> tuple[str, str]:
         """Return name and version (empty for any) of what a person asked for, or raise BadName."""
+
+    def resolve(self, text: t.Any, index: str) -> tuple[str, str]:  # noqa: ARG002
+        """Return name and version of what a person asked for, as the branch's INDEX at this path knows it."""
+        return self.parse_request(text)
+
+    def check_ready(self, package: str, index: str, packages: t.Callable[[], t.Sequence[PackageFile]]) -> None:
+        """Raise MissingDependencies when the package cannot be built with the packages there are."""
+
+    def result_suffixes(self, package: str) -> tuple[str, ...]:  # noqa: ARG002
+        """Return how the names of the package's result files may end."""
+        return self.package_suffixes
 
     @abc.abstractmethod
     def prepare(self, inputs: BuildInputs) -> BuildPlan:
