@@ -279,12 +279,12 @@ step_check() {
     compare "$state/before" "$state/after" leftovers
 }
 
-# Lines "path TAB mode owner size time" of all these: stat(1) of FreeBSD and of GNU have nothing in common.
+# Lines "path TAB mode owner size time target" of all these: stat(1) of FreeBSD and of GNU have nothing in common.
 describe() {
     if stat --version > /dev/null 2>&1; then
-        stat --printf '%n\t%A %u:%g %s %Y\n' -- "$@"
+        stat --printf '%n\t%A %u:%g %s %Y %N\n' -- "$@"
     else
-        stat -f "%N$tab%Sp %u:%g %z %Fm" -- "$@"
+        stat -f "%N$tab%Sp %u:%g %z %Fm %Y" -- "$@"
     fi
 }
 
@@ -302,23 +302,18 @@ snapshot() {
             -o -path "$ports" -o -path /var/db/pkg -o -path /var/cache/pkg \) -prune -o \
             -exec /bin/sh "$0" describe {} + |
             awk -F '\t' '{
-                split($2, part, " ")
-                if (part[1] ~ /^[dl]/) print $1 "\t" part[1] " " part[2]
-                else if ($1 ~ /^\/(etc|var|usr\/local\/etc)\//) print $1 "\t" part[1] " " part[2] " " part[3]
-                else print
+                count = split($2, part, " ")
+                text = part[1] " " part[2]
+                if (part[1] ~ /^l/) for (i = 5; i <= count; i++) text = text " " part[i]
+                else if (part[1] !~ /^d/) {
+                    text = text " " part[3]
+                    if ($1 !~ /^\/(etc|var|usr\/local\/etc)\//) text = text " " part[4]
+                }
+                print $1 "\t" text
             }'
-        find / -xdev \( -path /dev -o -path /proc -o -path /sys -o -path "$pb" -o -path /build -o -path "$ports" \) -prune \
-            -o -type l -exec /bin/sh "$0" links {} +
         find /etc /var /usr/local/etc -xdev \( -path "$state" -o -path /var/db/pkg -o -path /var/cache/pkg \) -prune -o \
             -type f -exec /bin/sh "$0" digest {} + 2> /dev/null | sed "s|^\([0-9a-f]*\) [ *]*\(.*\)|\2$tab\1|"
     } > "$1"
-}
-
-# Lines "path TAB target" of symbolic links.
-links() {
-    for link in "$@"; do
-        printf '%s\t%s\n' "$link" "$(readlink "$link")"
-    done
 }
 
 # compare OLD NEW leftovers: what is there that was not, is gone, or has changed.
@@ -435,6 +430,6 @@ case $step in
     check) step_check "$@" ;;
     index) step_index ;;
     duds) step_duds "$@" ;;
-    describe | digest | links) "$step" "$@" ;;
+    describe | digest) "$step" "$@" ;;
     *) fail "There is no step $step." ;;
 esac
