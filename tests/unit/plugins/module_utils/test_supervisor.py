@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -170,6 +171,49 @@ def test_the_environment_is_clean(job: TinyJob, monkeypatch: pytest.MonkeyPatch)
     assert "LC_ALL=C.UTF-8" in lines and "TERM=dumb" in lines and "HOME=/build" in lines and "0022" in lines
     assert "DEB_BUILD_OPTIONS=parallel=2" in lines and "STEP=mine" in lines
     assert "SECRET" not in job.log and "ANSIBLE" not in job.log
+
+
+def test_the_log_has_the_frame_of_the_original(job: TinyJob) -> None:
+    header = [["arguments", "PLISTCHECK"], ["port directory", "/usr/ports/devel/hello"], ["maintained by", "a@b.c"]]
+    steps = ({"name": "fetch", "phase": "fetch"}, {"name": "build", "phase": "build", "user": "root"})
+    assert job.build("echo step $1", *steps, header=header)["reason"] == "success"
+    lines = job.log.splitlines()
+    assert lines[:2] == ["building for: amd64 12", "package: hello"]
+    assert lines[3:7] == [f"directory: {job.path}", *(f"{name}: {value}" for name, value in header)]
+    date = r"\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d UTC \d{4}"
+    (begin,) = [number for number, line in enumerate(lines) if re.fullmatch(f"build started at {date}", line)]
+    ruler = "=" * 20
+    assert lines[begin + 1 : -2] == [
+        f"{ruler}<phase 1: fetch (step fetch, user builder, network no)>{ruler}",
+        "step fetch",
+        f"{ruler}<phase 2: build (step build, user root, network no)>{ruler}",
+        "step build",
+    ]
+    assert re.fullmatch(f"build of /usr/ports/devel/hello ended at {date}", lines[-2])
+    assert lines[-1].startswith("=== ended: success after ")
+
+
+@pytest.mark.parametrize("line", ["text", ["one"], ["a", "b", "c"], ["a", 1], ["a\n", "b"], ["a", "b\nc"]])
+def test_a_header_is_lines_of_name_and_value(job: TinyJob, line: t.Any) -> None:
+    with pytest.raises(BadRequest, match="A line of 'header'"):
+        job.start("true", header=[line])
+
+
+def test_the_tree_is_offered_read_only(job: TinyJob) -> None:
+    tree = job.yard.scratch / "trees" / ("c" * 64)
+    (tree / "devel").mkdir(parents=True)
+    (tree / "devel" / "Makefile").write_text("all:\n", encoding="utf-8")
+    script = "cat /usr/ports/devel/Makefile; echo x > /usr/ports/x || echo read-only"
+    steps = ({"name": "build", "user": "root"}, {"name": "check", "root": "fresh", "user": "root"})
+    assert job.build(script, *steps, tree="c" * 64)["reason"] == "success"
+    assert (job.log.count("all:"), job.log.count("read-only")) == (2, 2)
+    assert os.listdir(tree) == ["devel"]
+    nothing_is_left(job)
+
+
+def test_a_missing_tree_is_the_machines_fault(job: TinyJob) -> None:
+    status = job.build("true", tree="d" * 64)
+    assert (status["reason"], status["infrastructure"]) == ("chroot", True)
 
 
 def test_a_missing_account_is_the_machines_fault(job: TinyJob) -> None:
