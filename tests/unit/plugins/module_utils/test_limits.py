@@ -178,6 +178,7 @@ def test_the_kernels_own_groups() -> None:
     control: t.Any = memory_control(f"test-{os.getpid()}", memory=100 * MB, processes=10)
     if control.kind == "none":
         pytest.skip("no control groups here")
+    assert isinstance(control, _cgroups._Groups)
     assert all(os.path.isdir(directory) for directory in control.directories)
     child = os.fork()
     if child == 0:
