@@ -17,11 +17,8 @@ import json
 import typing as t
 
 from ._context import lease_job, StepContext
-<<<<<<< HEAD
-from ._port_tree import read_tree
-=======
 from ._index_files import made_from
->>>>>>> a80913c (Build FreeBSD ports: driver, INDEX made by a build, the original's log frame)
+from ._port_tree import read_tree
 from ._record import is_present, path_of
 from ._settings import Settings
 from ._systems import BuildInputs, BuildPlan, PackageFile
@@ -97,13 +94,9 @@ _NOT_ASKED = (
 def _asked(context: StepContext, inputs: BuildInputs, plan: BuildPlan) -> str:
     names = [field.name for field in dataclasses.fields(inputs) if field.name not in _NOT_ASKED]
     wish = {name: getattr(inputs, name) for name in names}
-<<<<<<< HEAD
     if context.system.needs_tree:
         wish["tree"] = read_tree(context.layout).sha256
-    files = sorted((file.name, file.sha256) for file in plan.inputs)
-=======
     files = sorted((file.name, file.sha256) for file in plan.inputs if file.place != "repo")
->>>>>>> a80913c (Build FreeBSD ports: driver, INDEX made by a build, the original's log frame)
     return hashlib.sha256(json.dumps([wish, files], sort_keys=True, default=str).encode()).hexdigest()
 
 
