@@ -287,7 +287,7 @@ class IndexFile:
 
     def by_origin(self, origin: str) -> list[Entry]:
         """Return the entries of a port: of all its flavors, where it has some."""
-        found = {}
+        found: dict[str, Entry] = {}
         for mark in (b"|", b"@", b"/|"):
             for entry in self._containing(f"/{origin}".encode() + mark, lambda entry: entry.origin == origin):
                 found.setdefault(entry.name, entry)

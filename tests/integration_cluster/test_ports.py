@@ -170,7 +170,7 @@ def test_nothing_is_made_anew_from_the_same(indexed: Farm) -> None:
 def test_an_index_that_is_given_is_accepted_after_reading(indexed: Farm, tmp_path: pathlib.Path) -> None:
     given = tmp_path / "INDEX-15"
     given.write_text("no INDEX\n", encoding="utf-8")
-    other = {"branch": "given", "index_file": str(given)}
+    other: dict[str, t.Any] = {"branch": "given", "index_file": str(given)}
     indexed.play("index", **other).fails("describes no package", "line 1: It has 1 fields instead of 13")
     lines = (indexed.branch_directory / "INDEX").read_text(encoding="utf-8")
     given.write_text(lines + "broken|line\n", encoding="utf-8")
