@@ -145,7 +145,7 @@ class _Supplier:
             if self._sent[sha256]:
                 self._look_again(local, sha256)
             self._sent[sha256] += 1
-            remote = incoming_path(self._settings.scratchdir, sha256, self._lease["token"])
+            remote = incoming_path(self._settings.scratchdir, sha256, lease_job(self._lease))
             send = functools.partial(self._step.send, local, remote, machine=machine)
             self._step.persistently(send, watch, patience=self._settings.reconnect_timeout)
 

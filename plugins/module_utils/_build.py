@@ -189,9 +189,9 @@ def _answer(descriptor: int) -> str:
 class InputCache:
     """Files from the controller, by their SHA-256. What is in the cache has been verified."""
 
-    def __init__(self, scratch: str, token: int) -> None:
+    def __init__(self, scratch: str, job: Job) -> None:
         self._scratch = scratch
-        self._token = token
+        self._job = job
         self._directory = os.path.join(scratch, "cache", "inputs")
         self.problems: list[str] = []
 
@@ -207,7 +207,7 @@ class InputCache:
                 os.utime(path)  # the cache is cleaned by age
                 return True
             os.unlink(path)
-        return self._take_incoming(incoming_path(self._scratch, sha256, self._token), path, sha256)
+        return self._take_incoming(incoming_path(self._scratch, sha256, self._job), path, sha256)
 
     def _take_incoming(self, sent: str, target: str, sha256: str) -> bool:
         os.makedirs(self._directory, 0o755, exist_ok=True)
@@ -261,7 +261,7 @@ class Builder:
     ) -> None:
         self._store = ChrootStore(scratch)
         self._scratch = self._store.scratch
-        self._cache = InputCache(self._scratch, token)
+        self._cache = InputCache(self._scratch, job)
         self._job = job
         self._queue = queue
         self._token = token

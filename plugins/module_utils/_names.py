@@ -13,6 +13,7 @@ person typed, on the client for what the controller sent, and again on the contr
 
 from __future__ import annotations
 
+import hashlib
 import re
 import typing as t
 
@@ -125,6 +126,10 @@ def chroot_path(scratch: str, job: Job) -> str:
     return f"{scratch.rstrip('/')}/{relative_chroot(job)}"
 
 
-def incoming_path(scratch: str, sha256: str, token: int) -> str:
-    """Return where the controller puts a file for the job with this token: no other transfer writes there."""
-    return f"{scratch.rstrip('/')}/{INCOMING}/{check_sha256(sha256)}.{token:d}.part"
+def incoming_path(scratch: str, sha256: str, job: Job) -> str:
+    """Return where the controller puts a file for the job: no other job's transfer writes there.
+
+    Whoever adopts the job finds there what a dispatch that died has left.
+    """
+    word = hashlib.sha256(str(job).encode()).hexdigest()[:16]
+    return f"{scratch.rstrip('/')}/{INCOMING}/{check_sha256(sha256)}.{word}.part"

@@ -103,8 +103,8 @@ attached:
   sample: false
 needs:
   description:
-    - Files that the build needs and that are not on the machine. Each is to be copied to C(incoming/SHA256.TOKEN.part)
-      in the scratch directory, by the login user. Then the module is to be called again.
+    - Files that the build needs and that are not on the machine. The controller copies each to C(incoming/) in
+      the scratch directory, as the login user, under a name made of its SHA-256 and the job. Then the module is to be called again.
   returned: success
   type: list
   elements: dict

@@ -19,7 +19,7 @@ import typing as t
 from ansible_collections.portbuild.cluster.plugins.module_utils._attach import stop_supervisor, supervisor_alive
 from ansible_collections.portbuild.cluster.plugins.module_utils._build import Builder
 from ansible_collections.portbuild.cluster.plugins.module_utils._chroots import ChrootStore
-from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
+from ansible_collections.portbuild.cluster.plugins.module_utils._names import incoming_path, Job
 
 QUEUE = "0123456789abcdef"
 BASE = hashlib.sha256(b"tiny").hexdigest()
@@ -70,14 +70,6 @@ class Yard:
         self._token += 1
         return TinyJob(self, Job("amd64", "12", package), self._token, backend)
 
-    def cache(self, content: bytes) -> str:
-        """Put a file where the controller would put it, and return its SHA-256."""
-        digest = hashlib.sha256(content).hexdigest()
-        incoming = self.scratch / "incoming"
-        incoming.mkdir(exist_ok=True)
-        (incoming / f"{digest}.{self._token}.part").write_bytes(content)
-        return digest
-
     def close(self) -> None:
         """End whatever still runs."""
         for path in (self.scratch / "chroots").glob("*/*/*"):
@@ -101,6 +93,14 @@ class TinyJob:
             self.name, queue=QUEUE, token=token, maxjobs=99, backend=self.backend, base=BASE, client_user="nobody"
         )
         self.path = pathlib.Path(chroot.path)
+
+    def send(self, content: bytes) -> tuple[str, pathlib.Path]:
+        """Put a file where the controller would put it for the job; return its SHA-256, and where it is."""
+        digest = hashlib.sha256(content).hexdigest()
+        part = pathlib.Path(incoming_path(str(self.yard.scratch), digest, self.name))
+        part.parent.mkdir(exist_ok=True)
+        part.write_bytes(content)
+        return digest, part
 
     def request(
         self, *steps: dict[str, t.Any], limits: dict[str, t.Any] | None = None, **more: t.Any

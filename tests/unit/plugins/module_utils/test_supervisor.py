@@ -316,8 +316,7 @@ def test_a_bad_request_is_refused_before_anything_is_done(job: TinyJob, wrong: d
 
 
 def test_inputs_are_asked_for_verified_and_offered(job: TinyJob) -> None:
-    digest = job.yard.cache(b"source\n")
-    part = job.yard.scratch / "incoming" / f"{digest}.{job.token}.part"
+    digest, part = job.send(b"source\n")
     content = part.read_bytes()
     part.unlink()
     inputs = [{"name": "hello.tar", "sha256": digest, "size": len(content), "place": "inputs"}]
@@ -338,16 +337,14 @@ def test_inputs_are_asked_for_verified_and_offered(job: TinyJob) -> None:
 
 
 def test_an_incoming_file_must_be_plain(job: TinyJob) -> None:
-    digest = job.yard.cache(b"source\n")
-    part = job.yard.scratch / "incoming" / f"{digest}.{job.token}.part"
+    digest, part = job.send(b"source\n")
     os.link(part, part.with_name("another"))
     with pytest.raises(BadRequest):
         job.start("true", inputs=[{"name": "x", "sha256": digest}])
 
 
 def test_needs_of_a_step_with_network_are_waited_for(job: TinyJob) -> None:
-    digest = job.yard.cache(b"our package\n")
-    part = job.yard.scratch / "incoming" / f"{digest}.{job.token}.part"
+    digest, part = job.send(b"our package\n")
     part.rename(part.with_name("later"))
     script = f"""case $1 in
         plan) echo "ours.deb {digest}" > /portbuild/out/needs ;;

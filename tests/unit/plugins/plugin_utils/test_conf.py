@@ -182,9 +182,9 @@ def test_values_cannot_explode() -> None:
 )
 def test_hostile_files_take_no_time(piece: str) -> None:
     text = (piece * MAX_FILE)[:MAX_FILE]
-    started = time.monotonic()
+    before = time.process_time()
     parse_conf(text, "f")
-    assert time.monotonic() - started < 3
+    assert time.process_time() - before < 30  # what is worse than linear would take hours
 
 
 def test_too_large() -> None:

@@ -43,6 +43,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import (
     SET_KINDS,
     SqliteStore,
 )
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import one_line
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._branch import (
     build,
     JOB,
@@ -274,7 +275,7 @@ def test_success_is_the_word_alone() -> None:
 def test_any_status_makes_a_record(status: dict[str, t.Any]) -> None:
     record = record_of(status)
     assert 0 <= record.started <= record.ended <= 5000.0
-    assert record.detail.isprintable() and len(record.detail) <= 500
+    assert one_line(record.detail, 500) == record.detail
 
 
 # -- receiving --------------------------------------------------------------------------------------------------------
