@@ -40,12 +40,12 @@ if t.TYPE_CHECKING:
 INCOMING = ".incoming"
 OLD_LOGS = "old"
 KEEP_OLD_LOGS = 10
-PUBLISH_TIMEOUT = 120.0  # seconds; it is held for renames and one transaction
+PUBLISH_TIMEOUT = 120.0  # seconds; it is held for renames
 
 
 @contextlib.contextmanager
 def publishing(layout: Layout) -> c.Iterator[None]:
-    """Keep everybody else from putting files of the branch in place, and from recording what has been put there.
+    """Keep everybody else from putting files of the branch in place.
 
     Whoever is frozen in here keeps the branch to himself: the same who would otherwise wake up in the middle, long after
     somebody took over the job, and put old files over new ones that have been recorded.
@@ -121,8 +121,9 @@ class Recorder:
         seen = self._look(files)
         with full_disk_is_named(self._layout.logs):
             build = dataclasses.replace(build, log=self._log_name(build, waiting))
-            with publishing(self._layout):
-                result = self._store.record(build, files, place=lambda: self._place(build, seen, waiting))
+            # Not under the lock of who publishes: a worker that is frozen here must not stop the whole branch. What
+            # was replaced since it was looked at is seen in the transaction.
+            result = self._store.record(build, files, place=lambda: self._place(build, seen, waiting))
         self._store.drop_superseded(build.package, self._remove)
         self._remove_incoming(build)
         return result
@@ -150,7 +151,7 @@ class Recorder:
         """Return how the build's files are in place, having read them; None for what is not there as it was made.
 
         Another package may have made a file of the same name: before either is recorded, the later one replaces the
-        earlier one's. Read before the lock is taken: large files take seconds, and the lock keeps others waiting.
+        earlier one's. Read before the transaction: large files take seconds, and it keeps others waiting.
         """
         seen: dict[str, _Seen | None] = {}
         for file in files:

@@ -13,6 +13,7 @@ import pathlib
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -387,17 +388,18 @@ def test_a_file_that_another_package_replaced_is_not_recorded(branch: Branch) ->
 
 
 def test_a_file_that_is_replaced_while_the_record_waits_is_not_recorded(branch: Branch) -> None:
+    branch.record(build(1, package="other"))
     mine = put(branch.layout, "shared.deb", b"mine")
+    database = sqlite3.connect(branch.layout.database, isolation_level=None, check_same_thread=False)
+    database.execute("BEGIN IMMEDIATE")
 
     def replace() -> None:
         os.unlink(path_of(branch.layout, mine))
         put(branch.layout, "shared.deb", b"them")
-        stack.close()
+        database.rollback()
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_record.publishing(branch.layout))
-        timer = threading.Timer(0.5, replace)
-        timer.start()
-        with pytest.raises(ResultsMissing):
-            branch.record(build(1), mine)
-        timer.join()
+    timer = threading.Timer(0.5, replace)
+    timer.start()
+    with contextlib.closing(database), pytest.raises(ResultsMissing):
+        branch.record(build(1), mine)
+    timer.join()
