@@ -401,5 +401,5 @@ def test_a_file_that_is_replaced_while_the_record_waits_is_not_recorded(branch: 
     timer = threading.Timer(0.5, replace)
     timer.start()
     with contextlib.closing(database), pytest.raises(ResultsMissing):
-        branch.record(build(1), mine)
+        branch.record(build(2), mine)
     timer.join()
