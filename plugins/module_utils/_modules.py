@@ -65,6 +65,20 @@ def lease_job(lease: dict[str, t.Any]) -> Job:
     return Job.checked(lease["arch"], lease["branch"], lease["package"])
 
 
+class ClientStep(t.NamedTuple):
+    """The client half of a step: what it takes, and what it does with that. The flag says that it only looks."""
+
+    arguments: dict[str, t.Any]
+    do: t.Callable[[dict[str, t.Any], bool], dict[str, t.Any]]
+
+
+def carry_out(module: AnsibleModule, step: ClientStep, params: dict[str, t.Any]) -> t.NoReturn:
+    """Do the step, and end the module with its result."""
+    with failing_properly(module):
+        result = step.do(params, module.check_mode)
+    module.exit_json(**result)
+
+
 @contextlib.contextmanager
 def failing_properly(module: AnsibleModule) -> t.Iterator[None]:
     """Turn foreseen failures in the block into the module's failure, with a reason that programs understand."""

@@ -122,32 +122,17 @@ status:
   sample: {"state": "ended", "reason": "success", "seconds": 27.3, "manifest": []}
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._build import Builder
-from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
-
-ARGUMENTS: dict[str, t.Any] = {
-    "lease": LEASE_ARGUMENT,
-    "scratchdir": SCRATCH_ARGUMENT,
-    "chroot": {"type": "dict"},
-    "request": {"type": "dict"},
-    "script": {"type": "str"},
-    "wait": {"type": "float", "default": 50},
-}
+from ..module_utils._modules import carry_out
+from ..module_utils._step_build_package import BUILD_PACKAGE
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, required_together=[("request", "script")], supports_check_mode=True)
-    params = module.params
-    with failing_properly(module):
-        lease = params["lease"]
-        builder = Builder(params["scratchdir"], lease_job(lease), queue=lease["queue"], token=lease["token"])
-        if module.check_mode:
-            module.exit_json(**builder.look(params["request"]))
-        module.exit_json(**builder.run(params["request"], params["script"], params["wait"]))
+    module = AnsibleModule(
+        argument_spec=BUILD_PACKAGE.arguments, required_together=[("request", "script")], supports_check_mode=True
+    )
+    carry_out(module, BUILD_PACKAGE, module.params)
 
 
 if __name__ == "__main__":

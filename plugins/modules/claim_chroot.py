@@ -171,98 +171,15 @@ infrastructure:
   sample: true
 """
 
-import errno
-import os
-import time
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._backends import choose
-from ..module_utils._bases import BaseMissing, note_use, TREES
-from ..module_utils._chroots import Chroot, ChrootStore
-from ..module_utils._machine import memory
-from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
-from ..module_utils._names import check_sha256, Job
-from ..module_utils._trash import empty_trash
-
-_NAME: dict[str, t.Any] = {"type": "str", "required": True}
-
-ARGUMENTS: dict[str, t.Any] = {
-    "lease": LEASE_ARGUMENT,
-    "scratchdir": SCRATCH_ARGUMENT,
-    "maxjobs": {"type": "int", "default": 1},
-    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"], "default": "auto"},
-    "base": {"type": "str", "required": True},
-    "tree": {"type": "str"},
-    "client_user": {"type": "str", "default": "root"},
-    "min_free": {"type": "int", "default": 0},
-    "orphans": {"type": "list", "elements": "dict", "options": {"arch": _NAME, "branch": _NAME, "package": _NAME}},
-    "recorded": {"type": "int", "default": 0},
-}
-
-_TOLD_OF_STATUS = ("state", "phase", "step", "reason", "infrastructure", "detail", "exit", "signal", "seconds", "token")
-
-
-def told(chroot: Chroot) -> dict[str, t.Any]:
-    """Return what the step returns of the chroot."""
-    return {
-        "chroot": chroot.path,
-        "backend": chroot.marker.backend,
-        "base": chroot.marker.base,
-        "tree": chroot.marker.tree,
-        "state": chroot.marker.state,
-        "running": chroot.running,
-        "build_token": chroot.marker.build_token,
-        "memory": memory()["total"],
-        "clock": time.time(),
-        "status": {key: chroot.status[key] for key in _TOLD_OF_STATUS if key in chroot.status},
-    }
-
-
-def check_space(scratch: str, wanted: int) -> None:
-    """Raise the error that a full disk would, before it is one."""
-    if not os.path.isdir(scratch):
-        raise BaseMissing(f"The scratch directory {scratch} does not exist.", remedy="Run the setup playbook.")
-    found = os.statvfs(scratch)
-    if found.f_bavail * found.f_frsize < wanted:
-        raise OSError(
-            errno.ENOSPC, f"{found.f_bavail * found.f_frsize} bytes are free in {scratch}, at least {wanted} are needed"
-        )
+from ..module_utils._modules import carry_out
+from ..module_utils._step_claim_chroot import CLAIM_CHROOT
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    params = module.params
-    with failing_properly(module):
-        scratch, lease, job = params["scratchdir"], params["lease"], lease_job(params["lease"])
-        store = ChrootStore(scratch)
-        check_space(scratch, params["min_free"])
-        backend = choose(scratch, params["backend"])[0]
-        orphans = None if params["orphans"] is None else [Job.checked(**orphan) for orphan in params["orphans"]]
-        wanted: dict[str, t.Any] = {
-            **{name: lease[name] for name in ("queue", "token")},
-            **{name: params[name] for name in ("maxjobs", "base", "recorded")},
-            "tree": check_sha256(params["tree"]) if params["tree"] else "",
-            "backend": backend,
-            "orphans": orphans,
-        }
-        before = store.would_claim(job, **wanted)
-        if module.check_mode:
-            new = {
-                "chroot": store.path(job),
-                "state": "claimed",
-                **{key: wanted[key] for key in ("backend", "base", "tree")},
-            }
-            module.exit_json(
-                changed=before is None, **(told(before) if before else {**new, "running": False, "status": {}})
-            )
-        chroot = store.claim(job, client_user=params["client_user"], **wanted)
-        note_use(scratch, params["base"])
-        if wanted["tree"]:
-            note_use(scratch, wanted["tree"], kind=TREES)
-        empty_trash(scratch)
-        module.exit_json(changed=before is None or before.marker != chroot.marker, **told(chroot))
+    module = AnsibleModule(argument_spec=CLAIM_CHROOT.arguments, supports_check_mode=True)
+    carry_out(module, CLAIM_CHROOT, module.params)
 
 
 if __name__ == "__main__":

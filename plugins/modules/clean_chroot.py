@@ -94,91 +94,15 @@ infrastructure:
   sample: false
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._backends import BACKENDS
-from ..module_utils._chroots import BadMarker, Chroot, ChrootMissing, ChrootStore, CLAIMED, KEPT, UNCOLLECTED
-from ..module_utils._cleanup import surplus
-from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
-from ..module_utils._names import Job
-from ..module_utils._trash import empty_trash
-
-ARGUMENTS: dict[str, t.Any] = {
-    "lease": LEASE_ARGUMENT,
-    "recorded": {"type": "bool", "default": False},
-    "keep": {"type": "bool", "default": False},
-    "keep_max": {"type": "int", "default": 5},
-    "scratchdir": SCRATCH_ARGUMENT,
-}
-
-_WHY = {
-    UNCOLLECTED: "It holds results that have not been recorded yet.",
-    KEPT: "It was to be left for debugging.",
-}
-
-
-def decide(chroot: Chroot | None, *, recorded: bool, keep: bool) -> str:
-    """Return as what the chroot is to be held; "": it is to be cleaned."""
-    if chroot is None or chroot.marker.state == CLAIMED:
-        return ""
-    if chroot.ended and not recorded:
-        return UNCOLLECTED
-    return KEPT if keep else ""
-
-
-def find(store: ChrootStore, job: Job, lease: dict[str, t.Any], *, end: bool) -> Chroot | None:
-    """Return the job's chroot with nothing running in it any more, or as it is."""
-    look = store.end if end else store.get
-    try:
-        return look(job, queue=lease["queue"], token=lease["token"])
-    except (ChrootMissing, BadMarker):
-        return None  # one that cannot be read is cleaned, or refused, below
-
-
-def clean(store: ChrootStore, params: dict[str, t.Any], *, really: bool) -> dict[str, t.Any]:
-    """Clean or hold, and return the result of the step."""
-    lease, job = params["lease"], lease_job(params["lease"])
-    identity = {"queue": lease["queue"], "token": lease["token"]}
-    before = find(store, job, lease, end=False)
-    chroot = find(store, job, lease, end=really)
-    held = decide(chroot, recorded=params["recorded"], keep=params["keep"])
-    if chroot is None or not held:
-        kept = store.kept(job, **identity) if chroot is None and params["keep"] else None
-        if kept is not None:  # done before
-            return told(kept, KEPT, changed=False)
-        changed = store.clean(job, **identity) if really else chroot is not None
-        return {"changed": changed, "cleaned": True, "held": "", "why": ""}
-    if really:
-        chroot = store.hold(job, state=held, reason=_WHY[held], **identity)
-    return told(chroot, held, changed=before is None or before.running or before.marker.state != held)
-
-
-def told(chroot: Chroot, held: str, *, changed: bool) -> dict[str, t.Any]:
-    """Return the result of the step for a chroot that is held."""
-    result: dict[str, t.Any] = {
-        "changed": changed,
-        "cleaned": False,
-        "held": held,
-        "why": _WHY[held],
-        "chroot": chroot.path,
-    }
-    if held == KEPT:
-        result["enter"] = BACKENDS[chroot.marker.backend].enter(chroot.path)
-    return result
+from ..module_utils._modules import carry_out
+from ..module_utils._step_clean_chroot import CLEAN_CHROOT
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    with failing_properly(module):
-        store = ChrootStore(module.params["scratchdir"])
-        result = clean(store, module.params, really=not module.check_mode)
-        if not module.check_mode:
-            for old in surplus(store.all(), keep_max=module.params["keep_max"]):
-                store.discard(old)
-            empty_trash(store.scratch)
-        module.exit_json(**result)
+    module = AnsibleModule(argument_spec=CLEAN_CHROOT.arguments, supports_check_mode=True)
+    carry_out(module, CLEAN_CHROOT, module.params)
 
 
 if __name__ == "__main__":

@@ -80,26 +80,15 @@ status:
         sha256: e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
 
-from ..module_utils._build import Builder
-from ..module_utils._modules import failing_properly, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
-
-ARGUMENTS: dict[str, t.Any] = {"lease": LEASE_ARGUMENT, "scratchdir": SCRATCH_ARGUMENT, "status": {"type": "dict"}}
+from ..module_utils._modules import carry_out
+from ..module_utils._step_build_package import FETCH_RESULTS
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    params = module.params
-    with failing_properly(module):
-        lease = params["lease"]
-        builder = Builder(params["scratchdir"], lease_job(lease), queue=lease["queue"], token=lease["token"])
-        if module.check_mode:
-            found = builder.look(None)
-            module.exit_json(changed=False, chroot=found["chroot"], status=found["status"])
-        module.exit_json(changed=False, **builder.results())
+    module = AnsibleModule(argument_spec=FETCH_RESULTS.arguments, supports_check_mode=True)
+    carry_out(module, FETCH_RESULTS, module.params)
 
 
 if __name__ == "__main__":

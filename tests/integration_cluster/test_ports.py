@@ -244,7 +244,7 @@ def test_distfiles_come_home_and_from_the_cache(built: dict[str, Result], indexe
     client = indexed.cluster["client1"]
     for fetch_original in (False, True):
         wanted = {"check": "off", "fetch_original": fetch_original}
-        (result,) = dispatch_all(indexed, [Order(client, "pb-trivial", wanted)]).values()
+        result = dispatch_all(indexed, [Order(client, "pb-trivial", wanted)])["pb-trivial"]
         result.ended.ok()
         log = indexed.log("pb-trivial")
         assert "=> SHA256 Checksum OK for pb/pb-trivial-1.0.txt." in log
@@ -277,7 +277,7 @@ def test_the_packing_list_is_checked(built: dict[str, Result], indexed: Farm) ->
             line for line in indexed.log(package).splitlines() if line.startswith(("extra", "missing", "changed"))
         ]
     client = indexed.cluster["client2"]
-    (result,) = dispatch_all(indexed, [Order(client, "pb-plist", {"plistcheck": True, **MAIL})]).values()
+    result = dispatch_all(indexed, [Order(client, "pb-plist", {"plistcheck": True, **MAIL})])["pb-plist"]
     result.ended.fails("pb-plist 1.0 failed on client2", "failed in check", "The packing list is wrong: 4 differences.")
     assert indexed.failed("pb-plist")
 

@@ -20,6 +20,8 @@ pytest.importorskip("ansible.module_utils.testing")
 
 from ansible.module_utils.testing import patch_module_args
 
+from ansible_collections.portbuild.cluster.plugins.modules import client_step
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import CLIENT_STEPS
 from ansible_collections.portbuild.cluster.tests.unit.plugins.module_utils._shed import BASE, DASH, HELLO, Shed
 
 LEASE = {**HELLO._asdict(), "machine": "a1", "queue": "q", "token": 5}
@@ -194,3 +196,38 @@ def test_machine_info_works_alone(shed: Shed):
     result = call("machine_info", shed, bases=["0" * 64])
     assert result["unfit"] == [f"The current bindist {'0' * 64} is not on the machine: run the setup playbook."]
     assert result["summary"][0].endswith(result["unfit"][0])
+
+
+class TestClientStep:
+    def call(self, step: str, *, check: bool = False, **arguments: t.Any) -> dict[str, t.Any]:
+        output = io.StringIO()
+        given = {"step": step, "arguments": arguments, "_ansible_check_mode": check}
+        with patch_module_args(given), contextlib.redirect_stdout(output), pytest.raises(SystemExit):
+            client_step.main()
+        result: dict[str, t.Any] = json.loads(output.getvalue())
+        return result
+
+    def test_the_actions_know_all_of_them(self):
+        assert sorted(client_step.STEPS) == sorted(CLIENT_STEPS)
+
+    @pytest.mark.root
+    def test_it_does_what_the_modules_of_the_steps_do(self, shed: Shed):
+        arguments = {"scratchdir": str(shed.scratch), "lease": LEASE}
+        told = self.call("claim_chroot", **arguments, base=BASE, backend="directory", maxjobs="2")
+        assert (told["changed"], told["state"], told["tree"]) == (True, "claimed", "")
+        assert claim(shed)["chroot"] == told["chroot"]
+        assert self.call("clean_chroot", check=True, **arguments)["cleaned"]
+        assert self.call("clean_chroot", **arguments)["cleaned"]
+        assert shed.store.all() == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ({}, "claim_chroot: missing required arguments: base, lease."),
+            ({"base": BASE, "lease": LEASE, "maxjob": 1}, "claim_chroot: maxjob. Supported parameters include:"),
+            ({"base": BASE, "lease": LEASE, "maxjobs": "many"}, "claim_chroot: argument 'maxjobs' is of type"),
+        ],
+    )
+    def test_bad_arguments_are_named(self, arguments: dict[str, t.Any], complaint: str):
+        told = self.call("claim_chroot", **arguments)
+        assert told["failed"] and told["msg"].startswith(complaint), told

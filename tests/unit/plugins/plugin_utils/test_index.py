@@ -55,11 +55,11 @@ USUAL = (
 def test_an_entry(tmp_path: pathlib.Path) -> None:
     index = read_index(write(tmp_path, *USUAL))
     assert index.problems == []
-    foo = index.by_base["foo"]
-    assert foo is index.by_name["foo-1.2_1,1"]
-    assert (foo.base, foo.version, foo.origin, foo.flavor) == ("foo", "1.2_1,1", "devel/foo", "")
-    assert foo.dependencies == ("git-2.1", "gmake-4.4.1", "pkg-2.8.4", "bar-0.1")
-    assert (foo.maintainer, foo.comment, foo.line) == ("ports@FreeBSD.org", "A comment", 2)
+    entry = index.by_base["foo"]
+    assert entry is index.by_name["foo-1.2_1,1"]
+    assert (entry.base, entry.version, entry.origin, entry.flavor) == ("foo", "1.2_1,1", "devel/foo", "")
+    assert entry.dependencies == ("git-2.1", "gmake-4.4.1", "pkg-2.8.4", "bar-0.1")
+    assert (entry.maintainer, entry.comment, entry.line) == ("ports@FreeBSD.org", "A comment", 2)
     flavored = index.by_base["py312-foo"]
     assert (flavored.origin, flavored.flavor) == ("devel/py-foo", "py312")
 
