@@ -72,11 +72,10 @@ class ClientStep(t.NamedTuple):
     do: t.Callable[[dict[str, t.Any], bool], dict[str, t.Any]]
 
 
-def carry_out(module: AnsibleModule, step: ClientStep, params: dict[str, t.Any]) -> t.NoReturn:
+def carry_out(module: AnsibleModule, step: ClientStep, params: dict[str, t.Any]) -> None:
     """Do the step, and end the module with its result."""
     with failing_properly(module):
-        result = step.do(params, module.check_mode)
-    module.exit_json(**result)
+        module.exit_json(**step.do(params, module.check_mode))
 
 
 @contextlib.contextmanager

@@ -212,7 +212,7 @@ class TestClientStep:
 
     @pytest.mark.root
     def test_it_does_what_the_modules_of_the_steps_do(self, shed: Shed):
-        arguments = {"scratchdir": str(shed.scratch), "lease": LEASE}
+        arguments: dict[str, t.Any] = {"scratchdir": str(shed.scratch), "lease": LEASE}
         told = self.call("claim_chroot", **arguments, base=BASE, backend="directory", maxjobs="2")
         assert (told["changed"], told["state"], told["tree"]) == (True, "claimed", "")
         assert claim(shed)["chroot"] == told["chroot"]
