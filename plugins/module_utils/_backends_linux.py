@@ -17,6 +17,7 @@ import secrets
 from . import _linux
 from ._backends_common import Backend, copy_tree, Directory, like, part_name, prepare, remove_parts
 from ._beneath import opened
+from ._isolation_linux import ROOT_CAPABILITIES
 from ._process import in_child, LINUX
 from ._trees import mounts_below, remove_entry
 
@@ -40,8 +41,11 @@ def unmount(path: str) -> None:
 
 
 def _enter(chroot: str, mount: str) -> str:
-    inner = f"cd {chroot}/fs && {mount} && exec chroot root /bin/sh"
-    return f"flock -n {chroot}/lock unshare --mount sh -c '{inner}'"
+    """Return the command of a shell that may do what a step of root may: what it runs is the build's code."""
+    bounds = ",".join(["-all", *(f"+{name.lower()}" for name in ROOT_CAPABILITIES)])
+    become = f"setpriv --bounding-set={bounds} --inh-caps=-all chroot root /bin/sh"
+    inner = f"cd {chroot}/fs && {mount} && exec {become}"
+    return f"flock -n {chroot}/lock unshare --mount --ipc --pid --fork --kill-child sh -c '{inner}'"
 
 
 def _mount_overlay(fs: str, base: str, layer: str, upper: str, work: str, root: str) -> None:

@@ -159,10 +159,9 @@ def test_a_kept_chroot_can_be_entered_and_holds_no_slot(results: dict[str, Resul
     assert said["jobs"] == []
     (kept,) = [chroot for chroot in said["chroots"] if chroot["package"] == package]
     assert kept["state"] == "kept"
-    inside = client.run(
-        ["sh", "-c", kept["enter"]], stdin=f"tree=/build/work/{package}/tree; $tree/usr/bin/{package}; id -un"
-    )
-    assert inside.stdout.split() == [package, "root"]
+    look = f"/build/work/{package}/tree/usr/bin/{package}; id -un; mknod /tmp/null c 1 3 || echo refused; echo $$"
+    inside = client.run(["sh", "-c", kept["enter"]], stdin=look)
+    assert inside.stdout.split() == [package, "root", "refused", "1"]  # no more than a step of root may, and alone
     assert client.mounts(f"{client.scratch}/kept") == []
 
 
