@@ -219,6 +219,9 @@ class StepAction(ActionBase):
         except PortbuildError as error:
             result.update(error.details)
             result.update(failed=True, msg=str(error))
+        except OSError as error:
+            remedy = "See that it is there, and may be read and written by the user that runs this."
+            result.update(failed=True, reason="controller", msg=f"The controller failed: {error}. {remedy}")
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result

@@ -41,3 +41,15 @@ def test_nothing_is_claimed_without_a_bindist(idle: Farm, controller_root: pathl
     bare.dispatch("pb-null").fails("Branch bookworm of debian-amd64 has no bindist", "portbuild.cluster.bindist")
     assert list(bare.queue.iterdir()) == [counter]
     assert counter.read_text(encoding="ascii") == "0\n"
+
+
+def test_a_directory_that_is_none_is_named(idle: Farm) -> None:
+    away = idle.packages.with_name("away")
+    idle.packages.rename(away)
+    try:
+        idle.packages.write_text("somebody's mistake", encoding="ascii")
+        idle.dispatch("pb-null", check="off").fails("The controller failed: ", "Not a directory", str(idle.packages))
+    finally:
+        idle.packages.unlink()
+        away.rename(idle.packages)
+    idle.dispatch("pb-null", check="off").ok()  # collects what had come that far
