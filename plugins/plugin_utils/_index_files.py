@@ -101,7 +101,7 @@ def publish_made(layout: Layout, files: c.Sequence[StoredFile]) -> tuple[list[St
         source = _made_from(arrived.get("made-from", ""))
         if "duds" in arrived:
             os.replace(arrived["duds"], layout.duds)
-        _put(layout, arrived["INDEX"], {"made_from": source, "source": "make index"}, index)
+        _put(layout, arrived["INDEX"], {"made_from": source, "source": "make describe"}, index)
         odd = oddities(index)
     return [file for file in files if file.kind != "package"], odd
 

@@ -119,6 +119,11 @@ def indexed(ports: Farm) -> Farm:
 @pytest.fixture(scope="module")
 def built(indexed: Farm) -> dict[str, Result]:
     """All of them."""
+    index = indexed.branch_directory / "INDEX"
+    text = index.read_text(encoding="utf-8")
+    # Of one port the INDEX does not tell the flavor, as one from elsewhere may not.
+    assert text.count("/devel/py-pb@py311|") == 1
+    index.write_text(text.replace("/devel/py-pb@py311|", "/devel/py-pb|"), encoding="utf-8")
     results = {}
     for stage in STAGES:
         wishes = [WISHES[package] for package in stage]

@@ -365,16 +365,83 @@ list() {
 
 # --- index ----------------------------------------------------------------------------------------------------------
 
+# What make index does, but for its last step, which is a program in perl, and the base has no perl. It says which port
+# it is at: a whole tree takes longer than a build may be silent.
 step_index() {
     mkdir -p /build/index "$results"
     jobs=$(make_jobs)
-    # Verbose: a whole tree takes longer than a build may be silent.
-    make -C "$ports" index INDEXDIR=/build/index INDEXFILE=INDEX INDEX_JOBS="$jobs" INDEX_VERBOSE=yes ||
-        fail 'make index failed.'
-    cp /build/index/INDEX "$results/INDEX"
+    make -C "$ports" -j "$jobs" describe INDEX_TMPDIR=/build/index INDEXFILE=INDEX BUILDING_INDEX=1 \
+        ECHO_MSG='echo 1>&2' > /build/described || fail 'make describe failed.'
+    find /build/index -name 'INDEX.desc.*' -exec cat {} + >> /build/described
+    make_index /build/described | sort -t '|' -k 2,2 > "$results/INDEX"
+    [ -s "$results/INDEX" ] || fail 'make describe told of no port.'
     say "$(grep -c . "$results/INDEX") packages."
     printf '%s\n' "$PB_MADE_FROM" > "$results/made-from"
     [ "$PB_DUDS" != 1 ] || list_duds
+}
+
+# Print the INDEX of what make describe has told: package names for directories, each with all that it needs to run, and
+# the fields in another order. There they are
+#   name|path|prefix|comment|descr|maintainer|categories|extract|patch|fetch|build|run|www
+make_index() {
+    awk -F '|' '
+        NF < 13 || $2 !~ /^\// { next } # what make says beside
+        $1 in text {
+            print "portbuild: " $2 " makes " $1 " too, as " path[$1] " does, which counts." > "/dev/stderr"
+            next
+        }
+        {
+            names[++count] = $1
+            by[$2] = $1
+            path[$1] = $2
+            bare = $2
+            sub(/@.*/, "", bare)
+            if (!(bare in by)) by[bare] = $1 # the first flavor is the default
+            text[$1] = $1
+            for (i = 2; i <= 7; i++) text[$1] = text[$1] "|" $i
+            for (i = 8; i <= 12; i++) needs[$1, i] = $i
+            www[$1] = $13
+        }
+        END {
+            for (i = 1; i <= count; i++) {
+                name = names[i]
+                print text[name] "|" all(name, 11) "|" runs(name) "|" www[name] "|" all(name, 8) "|" all(name, 9) "|" all(name, 10)
+            }
+        }
+        # What the package needs for this, and what that needs to run, once each.
+        function all(name, field,    part, total, i, other, have, found) {
+            split("", have)
+            have[name] = 1
+            found = ""
+            total = split(needs[name, field], part, " ")
+            for (i = 1; i <= total; i++) {
+                other = named(part[i], name)
+                if (other != "") found = united(found, other " " runs(other), have)
+            }
+            return found
+        }
+        function runs(name) {
+            if (!(name in run)) {
+                run[name] = "" # where a circle ends
+                run[name] = all(name, 12)
+            }
+            return run[name]
+        }
+        function united(found, more, have,    part, total, i) {
+            total = split(more, part, " ")
+            for (i = 1; i <= total; i++)
+                if (!(part[i] in have)) {
+                    have[part[i]] = 1
+                    found = found (found == "" ? "" : " ") part[i]
+                }
+            return found
+        }
+        function named(directory, name) {
+            while (sub(/\/[^\/]*[^\/.][^\/]*\/\.\.\//, "/", directory)) continue
+            if (directory in by) return by[directory]
+            print "portbuild: " name " needs " directory ", which makes no package." > "/dev/stderr"
+            return ""
+        }' "$1"
 }
 
 # The same as make ignorelist, with the reasons.

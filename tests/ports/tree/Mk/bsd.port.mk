@@ -122,7 +122,7 @@ describe:
 	@${MAKE} -C ${.CURDIR} _FLAVORED=yes FLAVOR=${flavor} describe
 .  endfor
 .else
-	@echo "${PKGNAME}|${.CURDIR}${_FLAVORED:D@${FLAVOR}}|${PREFIX}|${COMMENT}|${.CURDIR}/pkg-descr|${MAINTAINER}|devel|||${FETCH_DEPENDS:C/.*://:S,^,${PORTSDIR}/,}|${BUILD_DEPENDS:C/.*://:S,^,${PORTSDIR}/,}|${RUN_DEPENDS:C/.*://:S,^,${PORTSDIR}/,}|https://example.org/"
+	@echo "${PKGNAME}|${.CURDIR}${_FLAVORED:D@${FLAVOR}}|${PREFIX}|${COMMENT}|${.CURDIR}/pkg-descr|${MAINTAINER}|devel|||${FETCH_DEPENDS:C/.*://:S,^,${PORTSDIR}/,}|${BUILD_DEPENDS:C/.*://:S,^,${PORTSDIR}/,}|${RUN_DEPENDS:C/.*://:S,^,${PORTSDIR}/,}|https://example.org/" >> ${INDEX_TMPDIR:D${INDEX_TMPDIR}/${INDEXFILE}.desc.${.CURDIR:H:T}:U/dev/stdout}
 .endif
 
 .PHONY: check-sanity fetch checksum extract patch configure build stage package describe pkg-depends fetch-depends build-depends

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import BadName, Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _systems
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._index import NoIndex
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._index import Index, NoIndex, read_index
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._systems import (
     _ports,
     BuildInputs,
@@ -425,3 +425,74 @@ def test_files_are_described(tmp_path: pathlib.Path) -> None:
     assert lines[0].startswith(f"{tmp_path}/a b\t-rws--x--x ")
     assert lines[1].startswith(f"{tmp_path}/link\tlrwxrwxrwx ") and "a b" in lines[1].partition("\t")[2]
     assert lines[2] == f"{hashlib.sha256(b'x').hexdigest()}  {tmp_path}/a b"
+
+
+# -- what make describe tells becomes an INDEX -------------------------------------------------------------------------
+
+
+def described(name: str, path: str, *, build: str = "", run: str = "", extract: str = "", fetch: str = "") -> str:
+    """Return a line of make describe; the fields of dependencies are directories."""
+    return f"{name}|{path}|/usr/local|A comment|{path}/pkg-descr|ports@FreeBSD.org|devel|{extract}||{fetch}|{build}|{run}|https://a.example/"
+
+
+def make_index(tmp_path: pathlib.Path, *lines: str) -> tuple[Index, str]:
+    """Return the INDEX that the script makes of these lines, and what it says beside."""
+    (tmp_path / "described").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    done = run_part(f"make_index {tmp_path}/described", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "INDEX").write_text(done.stdout, encoding="utf-8")
+    return read_index(str(tmp_path / "INDEX")), done.stderr
+
+
+def test_an_index_is_made_of_what_ports_tell(tmp_path: pathlib.Path) -> None:
+    index, said = make_index(
+        tmp_path,
+        "===> devel",
+        "--- describe.devel ---",
+        described(
+            "foo-1.0_1", "/usr/ports/devel/foo", build="/usr/ports/devel/gmake", run="/usr/ports/x11/../devel/bar"
+        ),
+        described("bar-2.0", "/usr/ports/devel/bar", run="/usr/ports/devel/py-baz@py312 /usr/ports/devel/none"),
+        described("py311-baz-3", "/usr/ports/devel/py-baz@py311"),
+        described("py312-baz-3", "/usr/ports/devel/py-baz@py312", fetch="/usr/ports/devel/py-baz"),
+        described("gmake-4", "/usr/ports/devel/gmake", run="/usr/ports/devel/ring", extract="/usr/ports/devel/bar"),
+        described("ring-1", "/usr/ports/devel/ring", run="/usr/ports/devel/gmake"),
+        described("bar-2.0", "/usr/ports/misc/bar"),
+    )
+    assert index.problems == []
+    assert list(index.by_base) == ["foo", "bar", "py311-baz", "py312-baz", "gmake", "ring"]
+    foo, bar = index.by_base["foo"], index.by_base["bar"]
+    assert (foo.build, foo.run) == (("gmake-4", "ring-1"), ("bar-2.0", "py312-baz-3"))
+    assert (bar.origin, bar.run, bar.www) == ("devel/bar", ("py312-baz-3",), "https://a.example/")
+    assert index.by_base["py312-baz"].fetch == ("py311-baz-3",), "without a flavor the first is meant"
+    gmake = index.by_base["gmake"]
+    assert (gmake.run, gmake.extract) == (("ring-1",), ("bar-2.0", "py312-baz-3")), "a circle is no obstacle"
+    assert "bar-2.0 needs /usr/ports/devel/none, which makes no package." in said
+    assert "/usr/ports/misc/bar makes bar-2.0 too, as /usr/ports/devel/bar does, which counts." in said
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.sets(st.integers(0, 11)), st.sets(st.integers(0, 11))), min_size=1, max_size=12))
+def test_dependencies_are_transitive(tmp_path_factory: pytest.TempPathFactory, graph: list[tuple[set, set]]) -> None:
+    """Against a model: what each package needs to build, and all that is needed to run that. Only backwards, so no circles."""
+    run = [sorted(number for number in needs if number < own) for own, (_build, needs) in enumerate(graph)]
+    build = [sorted(number for number in needs if number < own) for own, (needs, _run) in enumerate(graph)]
+    every_run: list[set[int]] = []
+    for needs in run:
+        every_run.append(set(needs).union(*(every_run[number] for number in needs)))
+    lines = [
+        described(
+            f"p{own}-1",
+            f"/usr/ports/devel/p{own}",
+            build=" ".join(f"/usr/ports/devel/p{number}" for number in build[own]),
+            run=" ".join(f"/usr/ports/devel/p{number}" for number in run[own]),
+        )
+        for own in range(len(graph))
+    ]
+    index, said = make_index(tmp_path_factory.mktemp("index"), *lines)
+    assert (index.problems, said) == ([], "")
+    for own in range(len(graph)):
+        entry = index.by_base[f"p{own}"]
+        wanted = set(build[own]).union(*(every_run[number] for number in build[own]))
+        assert sorted(entry.run) == sorted(f"p{number}-1" for number in every_run[own])
+        assert sorted(entry.build) == sorted(f"p{number}-1" for number in wanted)
