@@ -461,9 +461,9 @@ def test_an_index_is_made_of_what_ports_tell(tmp_path: pathlib.Path) -> None:
     )
     assert index.problems == []
     assert list(index.by_base) == ["foo", "bar", "py311-baz", "py312-baz", "gmake", "ring"]
-    foo, bar = index.by_base["foo"], index.by_base["bar"]
-    assert (foo.build, foo.run) == (("gmake-4", "ring-1"), ("bar-2.0", "py312-baz-3"))
-    assert (bar.origin, bar.run, bar.www) == ("devel/bar", ("py312-baz-3",), "https://a.example/")
+    entry, other = index.by_base["foo"], index.by_base["bar"]
+    assert (entry.build, entry.run) == (("gmake-4", "ring-1"), ("bar-2.0", "py312-baz-3"))
+    assert (other.origin, other.run, other.www) == ("devel/bar", ("py312-baz-3",), "https://a.example/")
     assert index.by_base["py312-baz"].fetch == ("py311-baz-3",), "without a flavor the first is meant"
     gmake = index.by_base["gmake"]
     assert (gmake.run, gmake.extract) == (("ring-1",), ("bar-2.0", "py312-baz-3")), "a circle is no obstacle"
