@@ -17,7 +17,6 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
 import select
 import shutil
 import stat
@@ -29,12 +28,14 @@ from ._attach import read_status, settle, supervisor_alive
 from ._chroots import Chroot, ChrootMissing, ChrootStore
 from ._errors import PortbuildError
 from ._files import CHUNK, read_json, sync_directory, write_atomic, write_json
+from ._lock import Lock
 from ._names import check_sha256, incoming_path, Job
 from ._progress import initial_status, STATUS
 from ._request import BadRequest, Request
 
 _REQUEST = "build.json"
 _SCRIPT = "build.sh"
+_INSTALL_SECONDS = 60.0
 _START_SECONDS = 30.0
 _POLL = 0.05
 
@@ -104,21 +105,24 @@ def install_supervisor(scratch: str, files: t.Mapping[str, bytes] | None = None)
     # Read rather than trusted: it costs a millisecond, and a crash may have left empty files.
     if _holds(directory, files):
         return program
-    os.makedirs(os.path.dirname(directory), 0o755, exist_ok=True)
-    temporary = f"{directory}.{secrets.token_hex(4)}.tmp"
-    os.makedirs(os.path.join(temporary, _PACKAGE), 0o755)
-    try:
-        for name, content in files.items():
-            write_atomic(os.path.join(temporary, name), content, durable=False)
-        if os.path.isdir(directory):  # spoiled; a supervisor that runs from it has loaded what it needs
-            os.rename(directory, f"{temporary}.old")
-            shutil.rmtree(f"{temporary}.old", ignore_errors=True)
-        os.rename(temporary, directory)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not _holds(directory, files):  # else somebody was quicker
-            raise
+    library = os.path.dirname(directory)
+    os.makedirs(library, 0o755, exist_ok=True)
+    # One at a time: whoever took what another has just put there for spoiled would take it away under its supervisor.
+    with Lock(os.path.join(library, ".lock"), timeout=_INSTALL_SECONDS):
+        if not _holds(directory, files):
+            _install(directory, files)
     return program
+
+
+def _install(directory: str, files: t.Mapping[str, bytes]) -> None:
+    temporary = f"{directory}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # of one that was killed
+    os.makedirs(os.path.join(temporary, _PACKAGE), 0o755)
+    for name, content in files.items():
+        write_atomic(os.path.join(temporary, name), content, durable=False)
+    if os.path.isdir(directory):  # spoiled; a supervisor that runs from it has loaded what it needs
+        shutil.rmtree(directory)
+    os.rename(temporary, directory)
 
 
 def _holds(directory: str, files: t.Mapping[str, bytes]) -> bool:

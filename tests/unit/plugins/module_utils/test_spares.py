@@ -83,7 +83,9 @@ def use(shed: Shed, action: t.Callable[[pathlib.Path], object], token: int = 1) 
     chroot = shed.claim(token=token)
     action(pathlib.Path(chroot.path) / "fs" / "root")
     shed.store.clean(HELLO, queue="q", token=token)
-    empty_trash(str(shed.scratch), background=False)
+    deadline = time.monotonic() + 20  # what the killed ones had started may still be dying, with the lock
+    while shed.trash() and time.monotonic() < deadline:
+        empty_trash(str(shed.scratch), background=False)
     assert shed.trash() == []
     return pathlib.Path(shed.claim(token=token + 1).path) / "fs" / "root"
 

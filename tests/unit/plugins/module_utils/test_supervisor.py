@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 import typing as t
 
 import pytest
@@ -242,9 +243,13 @@ def test_ten_starters_make_one_build(job: TinyJob) -> None:
         child = os.fork()
         if child == 0:
             code = 1
-            with contextlib.suppress(BaseException):
+            try:
                 code = 0 if job.start("echo started here; sleep 0.5", wait=20)["reason"] == "success" else 2
-            os._exit(code)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 10
     assert job.log.count("started here") == 1
