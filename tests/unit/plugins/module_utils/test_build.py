@@ -44,7 +44,7 @@ def test_it_is_installed_once_and_repaired(tmp_path: pathlib.Path) -> None:
     broken.write_text("")  # as a power failure may leave it
     assert install_supervisor(str(tmp_path)) == program
     assert broken.read_text()
-    assert [path.name for path in (tmp_path / "lib").iterdir()] == [pathlib.Path(program).parent.name]
+    assert {path.name for path in (tmp_path / "lib").iterdir()} == {pathlib.Path(program).parent.name, ".lock"}
 
 
 def test_another_version_stands_beside_it(tmp_path: pathlib.Path) -> None:
