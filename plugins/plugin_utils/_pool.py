@@ -25,7 +25,7 @@ PLAIN = Need()
 
 
 class Machine:
-    """A build machine, with the slots that each package takes on it."""
+    """A build machine, with the slots that each package there asks for."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -50,11 +50,19 @@ class Machine:
         """How many slots are free."""
         return 0 if self.alone else max(0, self.maxjobs - self.used)
 
+    def takes(self, slots: int) -> int:
+        """Return how many of its slots that takes: what is heavier than the machine needs all of it."""
+        return max(1, min(slots, self.maxjobs))
+
+    def recount(self) -> None:
+        """Work out anew what is used; what is heavier than the machine was takes more when it grows."""
+        self.used = sum(map(self.takes, self.jobs.values()))
+
     def fits(self, need: Need) -> bool:
-        """Say whether there is room now. What is heavier than the machine needs all of it."""
+        """Say whether there is room now."""
         if need.alone:
             return not self.jobs
-        return not self.alone and self.used + min(need.slots, self.maxjobs) <= self.maxjobs
+        return not self.alone and self.used + self.takes(need.slots) <= self.maxjobs
 
 
 class Pool:
@@ -77,6 +85,7 @@ class Pool:
             machine.rank = rank
         machine.tags = frozenset(tags)
         machine.maxjobs = max(0, maxjobs)
+        machine.recount()
         machine.present = True
         machine.debits.clear()
         machine.times_aside = 0
@@ -90,7 +99,9 @@ class Pool:
 
     def changed(self, name: str, maxjobs: int) -> None:
         """Run so many there at most, from the next one on."""
-        self.machine(name).maxjobs = max(0, maxjobs)
+        machine = self.machine(name)
+        machine.maxjobs = max(0, maxjobs)
+        machine.recount()
         self._eligible.clear()
 
     def machine(self, name: str) -> Machine:
@@ -137,17 +148,16 @@ class Pool:
 
     def book(self, package: int, machine: Machine, need: Need) -> int:
         """Note that the package is there now; return how many slots it takes."""
-        slots = max(1, min(need.slots, machine.maxjobs))
-        machine.jobs[package] = slots
-        machine.used += slots
+        machine.jobs[package] = need.slots
+        machine.used += machine.takes(need.slots)
         machine.alone = machine.alone or need.alone
         self.where[package] = machine
-        return slots
+        return machine.takes(need.slots)
 
     def release(self, package: int) -> Machine:
         """Note that the package is not there any more; return where it was."""
         machine = self.where.pop(package)
-        machine.used -= machine.jobs.pop(package)
+        machine.used -= machine.takes(machine.jobs.pop(package))
         if not machine.jobs:
             machine.alone = False
         return machine

@@ -40,6 +40,10 @@ def placed(found: list[Dispatch]) -> list[str]:
     return [f"{dispatch.package}@{dispatch.machine}" for dispatch in found]
 
 
+def over(schedule: Schedule) -> bool:
+    return schedule.finished
+
+
 def states(schedule: Schedule) -> dict[str, str]:
     return {name: state.value for name, state in schedule.states().items()}
 
@@ -192,7 +196,7 @@ def test_retry_alone_at_the_end() -> None:
     schedule.failed("a")
     schedule.failed("b")
     assert placed(schedule.decide(0)) == ["c@m"]
-    assert not schedule.finished
+    assert not over(schedule)
     schedule.built("c")
     assert placed(schedule.decide(0)) == ["a@m"]
     assert schedule.state("d") is State.QUEUED
@@ -210,7 +214,7 @@ def test_stop_lets_what_runs_end() -> None:
     schedule = make({"a": "", "b": "a"}, {"m": 2})
     schedule.decide(0)
     schedule.stop()
-    assert not schedule.finished
+    assert not over(schedule)
     schedule.built("a")
     assert schedule.decide(0) == []
     assert schedule.finished
@@ -365,6 +369,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.running: dict[str, str] = {}
         self.alone: set[str] = set()
         self.attempts: dict[str, int] = {}
+        self.not_before: dict[str, float] = {}
         self.dispatched: dict[str, int] = {}
         self.allowed: dict[str, int] = dict.fromkeys(PACKAGES, 1)
         self.failures: dict[str, int] = {}
@@ -384,13 +389,13 @@ class AnyOrder(RuleBasedStateMachine):
             return State.RUNNING
         return self.ended.get(name) or (State.SKIPPED if self.is_bad(name) else State.QUEUED)
 
-    def used(self, machine: str, but: str = "") -> int:
+    def is_ready(self, name: str) -> bool:
+        there = all(self.ended.get(needed) in THERE for needed in self.needs[name])
+        return there and self.expected(name) is State.QUEUED
+
+    def used(self, machine: str) -> int:
         limit = self.maxjobs[machine]
-        return sum(
-            min(limit, self.limits[name].slots)
-            for name, where in self.running.items()
-            if where == machine and name != but
-        )
+        return sum(min(limit, self.limits[name].slots) for name, where in self.running.items() if where == machine)
 
     # what happens
 
@@ -414,6 +419,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.expected(name) is State.QUEUED
         assert all(self.ended.get(needed) in THERE for needed in self.needs[name])
         assert self.dispatched.get(name, 0) < self.allowed[name]
+        assert self.now >= self.not_before.get(name, 0.0)
         assert machine in self.maxjobs
         here = [other for other, where in self.running.items() if where == machine]
         assert len(here) < self.maxjobs[machine]
@@ -439,6 +445,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.schedule.infrastructure_failed(name, self.now)
             self.attempts[name] = self.attempts.get(name, 0) + 1
             self.allowed[name] += 1
+            self.not_before[name] = self.now + 10.0 * 2 ** (self.attempts[name] - 1)
             if self.attempts[name] >= self.options.attempts:
                 self.ended[name] = State.LOST
 
@@ -453,6 +460,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.allowed[name] += 1
         self.attempts.pop(name, None)
         self.failures.pop(name, None)
+        self.not_before.pop(name, None)
 
     @rule(name=st.sampled_from(PACKAGES))
     def fetched(self, name: str) -> None:
@@ -462,6 +470,27 @@ class AnyOrder(RuleBasedStateMachine):
             return
         self.schedule.fetched(name)
         self.ended[name] = State.FETCHED
+
+    @precondition(lambda self: self.maxjobs)
+    @rule(name=st.sampled_from(PACKAGES), data=st.data())
+    def started(self, name: str, data: st.DataObject) -> None:
+        """Begin or move a build as the dispatcher does, which asks nobody."""
+        machine = data.draw(st.sampled_from(sorted(self.maxjobs)))
+        if name not in self.running:
+            if not self.is_ready(name):
+                return
+            self.allowed[name] += 1
+            self.dispatched[name] = self.dispatched.get(name, 0) + 1
+        self.schedule.started(name, machine, self.now)
+        self.running[name] = machine
+
+    @rule()
+    def give_up(self) -> None:
+        ready = [name for name in PACKAGES if self.is_ready(name)]
+        self.schedule.give_up("Nobody takes it.")
+        self.ended.update(dict.fromkeys(ready, State.LOST))
+        for name in ready:
+            self.allowed[name] += 1
 
     @rule(machine=st.sampled_from(MACHINES), maxjobs=st.integers(0, 3), tagged=st.booleans())
     def came(self, machine: str, maxjobs: int, tagged: bool) -> None:
@@ -486,8 +515,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from(PACKAGES))
     def nonsense(self, name: str) -> None:
-        ready = self.expected(name) is State.QUEUED and all(self.ended.get(n) in THERE for n in self.needs[name])
-        if self.expected(name) is not State.RUNNING and not ready:
+        if name not in self.running and not self.is_ready(name):
             with pytest.raises(BadEvent):
                 self.schedule.built(name)
 
