@@ -9,13 +9,18 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from . import schedule
+
 BENCHMARKS = ("bench_queue", "dispatch")
 
 
 def main() -> int:
     """Run them all, even if one fails; 0 when none did."""
     failed = []
-    for name in BENCHMARKS:
+    recorded = schedule.is_there(schedule.place())
+    if not recorded:
+        print(f"Without bench-schedule: there is no recorded build in {schedule.place()}.", flush=True)
+    for name in (*BENCHMARKS, "schedule") if recorded else BENCHMARKS:
         print(f"\n>>> {name}", flush=True)
         if subprocess.run([sys.executable, "-m", f"bench.{name}"], check=False).returncode != 0:
             failed.append(name)
