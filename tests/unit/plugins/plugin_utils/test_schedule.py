@@ -367,6 +367,7 @@ class AnyOrder(RuleBasedStateMachine):
         seconds=st.lists(st.integers(1, 5), min_size=SIZE, max_size=SIZE),
         attempts=st.integers(1, 3),
         retry_alone=st.booleans(),
+        maxjobs=st.integers(1, 3),
     )
     def begin(
         self,
@@ -378,6 +379,7 @@ class AnyOrder(RuleBasedStateMachine):
         seconds: list[int],
         attempts: int,
         retry_alone: bool,
+        maxjobs: int,
     ) -> None:
         self.needs = {
             f"p{number}": {f"p{needed}" for needed in needs if cyclic or needed < number}
@@ -406,6 +408,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.maxjobs: dict[str, int] = {}
         self.tagged: set[str] = set()
         self.now = 0.0
+        self.came("m", maxjobs, tagged=maxjobs > 1)
 
     # what the model knows
 
@@ -459,25 +462,37 @@ class AnyOrder(RuleBasedStateMachine):
         assert not limit.tags or machine in self.tagged
         assert not any(other in limit.not_with or name in self.limits[other].not_with for other in self.running)
 
-    @precondition(lambda self: self.running)
-    @rule(data=st.data(), how=st.sampled_from(["built", "built", "failed", "infrastructure"]))
-    def end(self, data: st.DataObject, how: str) -> None:
-        name = data.draw(st.sampled_from(sorted(self.running)))
+    def end(self, data: st.DataObject) -> str:
+        name: str = data.draw(st.sampled_from(sorted(self.running)))
         del self.running[name]
-        if how == "built":
-            self.schedule.built(name)
-            self.ended[name] = State.BUILT
-        elif how == "failed":
-            self.schedule.failed(name)
-            self.ended[name] = State.FAILED
-            self.failures[name] = self.failures.get(name, 0) + 1
-        else:
-            self.schedule.infrastructure_failed(name, self.now)
-            self.attempts[name] = self.attempts.get(name, 0) + 1
-            self.allowed[name] += 1
-            self.not_before[name] = self.now + 10.0 * 2 ** (self.attempts[name] - 1)
-            if self.attempts[name] >= self.options.attempts:
-                self.ended[name] = State.LOST
+        return name
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def built(self, data: st.DataObject) -> None:
+        name = self.end(data)
+        self.schedule.built(name)
+        self.ended[name] = State.BUILT
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def failed(self, data: st.DataObject) -> None:
+        name = self.end(data)
+        self.schedule.failed(name)
+        self.ended[name] = State.FAILED
+        self.failures[name] = self.failures.get(name, 0) + 1
+        self.not_before.pop(name, None)
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def let_down(self, data: st.DataObject) -> None:
+        name = self.end(data)
+        self.schedule.infrastructure_failed(name, self.now)
+        self.attempts[name] = self.attempts.get(name, 0) + 1
+        self.allowed[name] += 1
+        self.not_before[name] = self.now + 10.0 * 2 ** (self.attempts[name] - 1)
+        if self.attempts[name] >= self.options.attempts:
+            self.ended[name] = State.LOST
 
     @rule(name=st.sampled_from(PACKAGES))
     def retry(self, name: str) -> None:
@@ -528,26 +543,26 @@ class AnyOrder(RuleBasedStateMachine):
         for name in ready:
             self.allowed[name] += 1
 
-    @rule(machine=st.sampled_from(MACHINES), maxjobs=st.integers(0, 3), tagged=st.booleans())
+    @rule(
+        machine=st.sampled_from(MACHINES),
+        maxjobs=st.integers(0, 3),
+        tagged=st.booleans(),
+        what=st.sampled_from(["came", "changed", "went"]),
+    )
+    def machines(self, machine: str, maxjobs: int, tagged: bool, what: str) -> None:
+        if what == "came" or machine not in self.maxjobs:
+            self.came(machine, maxjobs, tagged)
+        elif what == "changed":
+            self.schedule.machine_changed(machine, maxjobs)
+            self.maxjobs[machine] = maxjobs
+        elif machine not in self.running.values():  # else the model would not know its room any more
+            self.schedule.machine_went(machine)
+            del self.maxjobs[machine]
+
     def came(self, machine: str, maxjobs: int, tagged: bool) -> None:
         self.schedule.machine_came(machine, maxjobs, tags=TAG if tagged else ())
         self.maxjobs[machine] = maxjobs
         (self.tagged.add if tagged else self.tagged.discard)(machine)
-
-    @precondition(lambda self: self.maxjobs)
-    @rule(data=st.data(), maxjobs=st.integers(0, 3))
-    def changed(self, data: st.DataObject, maxjobs: int) -> None:
-        machine = data.draw(st.sampled_from(sorted(self.maxjobs)))
-        self.schedule.machine_changed(machine, maxjobs)
-        self.maxjobs[machine] = maxjobs
-
-    @precondition(lambda self: self.maxjobs)
-    @rule(data=st.data())
-    def went(self, data: st.DataObject) -> None:
-        machine = data.draw(st.sampled_from(sorted(self.maxjobs)))
-        if machine not in self.running.values():  # else the model would not know its room any more
-            self.schedule.machine_went(machine)
-            del self.maxjobs[machine]
 
     @rule(name=st.sampled_from(PACKAGES))
     def nonsense(self, name: str) -> None:
