@@ -125,7 +125,7 @@ class Schedule:
         self._conflicts: dict[int, set[int]] = {}
         self._attempts: dict[int, int] = {}
         self._failures: dict[int, int] = {}
-        self._once_more: list[int] = []
+        self._once_more: dict[int, None] = {}  # each once, in the order of their failures
         self._since: dict[int, float] = {}
         self._stopped = False
         self._set_limits(limits or {})
@@ -290,7 +290,7 @@ class Schedule:
         number = self._end(package, "failed")
         self._failures[number] = self._failures.get(number, 0) + 1
         if self.options.retry_alone and self._failures[number] == 1:
-            self._once_more.append(number)
+            self._once_more[number] = None
         self._set(number, State.FAILED, reason)
         self._spoil(number)
 

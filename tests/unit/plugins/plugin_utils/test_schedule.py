@@ -210,6 +210,19 @@ def test_retry_alone_at_the_end() -> None:
     assert schedule.state("b") is State.FAILED
 
 
+def test_retried_by_a_person_and_alone() -> None:
+    schedule = make({"a": "", "b": "", "c": "a b"}, {"m": 2}, options=Options(retry_alone=True))
+    schedule.decide(0)
+    schedule.failed("a")
+    schedule.retry("a")
+    assert placed(schedule.decide(0)) == ["a@m"]
+    schedule.failed("a")
+    schedule.failed("b")
+    assert placed(schedule.decide(0)) == ["a@m"]
+    schedule.failed("a")
+    assert states(schedule) == {"a": "failed", "b": "queued", "c": "skipped"}
+
+
 def test_stop_lets_what_runs_end() -> None:
     schedule = make({"a": "", "b": "a"}, {"m": 2})
     schedule.decide(0)
