@@ -218,7 +218,8 @@ class Graph:
     def lower_bound(self, seconds: c.Sequence[float], slots: int) -> float:
         """Return the time below which nobody can build all that can be built on so many slots."""
         work = math.fsum(seconds[number] for number in self.buildable())
-        return max(work / max(1, slots), max(self.remaining(seconds), default=0.0))
+        longest = max(self.remaining(seconds), default=0.0)
+        return max(work / slots if slots > 1 else work, longest)
 
     def seconds(self, history: c.Mapping[str, float]) -> list[float]:
         """Return how long each package takes; one without history counts as the 95th percentile of those with.
