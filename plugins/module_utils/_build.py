@@ -205,13 +205,15 @@ class InputCache:
 
     def take(self, sha256: str, size: int = 0) -> bool:
         """Return whether the file is here now, taking it from what the controller has sent if it is not yet."""
-        path = self.path(sha256)
+        path, sent = self.path(sha256), incoming_path(self._scratch, sha256, self._job)
         with contextlib.suppress(FileNotFoundError):
             if not size or os.path.getsize(path) == size:
                 os.utime(path)  # the cache is cleaned by age
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(sent)  # another job was sent the same, and was quicker
                 return True
             os.unlink(path)
-        return self._take_incoming(incoming_path(self._scratch, sha256, self._job), path, sha256)
+        return self._take_incoming(sent, path, sha256)
 
     def _take_incoming(self, sent: str, target: str, sha256: str) -> bool:
         os.makedirs(self._directory, 0o755, exist_ok=True)

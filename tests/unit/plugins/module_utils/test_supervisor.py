@@ -341,6 +341,14 @@ def test_inputs_are_asked_for_verified_and_offered(job: TinyJob) -> None:
     assert cached.read_bytes() == content and cached.stat().st_mode & 0o777 == 0o444
 
 
+def test_what_two_jobs_were_sent_is_kept_once(yard: Yard) -> None:
+    first, second = yard.job("first"), yard.job("second")
+    (digest, one), (_digest, two) = first.send(b"source\n"), second.send(b"source\n")
+    inputs = [{"name": "x", "sha256": digest}]
+    assert first.build("true", inputs=inputs)["reason"] == second.build("true", inputs=inputs)["reason"] == "success"
+    assert not one.exists() and not two.exists()
+
+
 def test_an_incoming_file_must_be_plain(job: TinyJob) -> None:
     digest, part = job.send(b"source\n")
     os.link(part, part.with_name("another"))
