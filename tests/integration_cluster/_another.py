@@ -17,8 +17,9 @@ def another(farm: Farm, root: pathlib.Path, **variables: t.Any) -> Farm:
     """Return a controller that has the branch's bindist. Keyword arguments are portbuild_ variables without prefix."""
     new = Farm(farm.cluster, root, variables={f"portbuild_{name}": value for name, value in variables.items()})
     for path in (farm.branch_directory / "tarballs").iterdir():
-        if path.is_file():  # beside them there may be the directory in which one arrived
-            copy = new.branch_directory / "tarballs" / path.name
+        if path.is_dir():  # the one in which a tarball arrived
+            continue
+        copy = new.branch_directory / "tarballs" / path.name
         copy.parent.mkdir(parents=True, exist_ok=True)
         try:
             copy.hardlink_to(path)  # 200 MB that nothing changes in place
