@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 import importlib
 import os
 import re
@@ -173,3 +174,35 @@ def get_system(name: t.Any) -> PackageSystem:
         raise UnknownSystem(f"There is no package system {name!r}.", remedy=f"Use one of: {', '.join(system_names())}.")
     system: PackageSystem = importlib.import_module(f"{__name__}._{name}").SYSTEM
     return system
+
+
+# -- what drivers share ------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def read_data(name: str) -> str:
+    """Return the content of a file that lies beside the drivers."""
+    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as stream:
+        return stream.read()
+
+
+def read_patterns(name: str) -> list[str]:
+    """Return the lines of such a file, without comments and empty ones."""
+    return [line for line in read_data(name).splitlines() if line and not line.startswith("#")]
+
+
+def make_step(name: str, phase: str, user: str, *, network: t.Mapping[str, str] | None = None) -> dict[str, t.Any]:
+    """Return a step in the build's own root, as the supervisor takes it.
+
+    It has the network if C(network) is given, even empty: the environment that only such a step gets.
+    """
+    return {
+        "name": name,
+        "phase": phase,
+        "user": user,
+        "network": network is not None,
+        "environment": dict(network or {}),
+        "root": "root",
+        "each": "",
+        "group": "",
+    }

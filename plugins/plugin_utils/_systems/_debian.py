@@ -10,14 +10,22 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 import typing as t
 
 from ...module_utils._errors import PortbuildError
 from ...module_utils._names import BadName, check_package, check_version
-from . import BadSource, BuildInputs, BuildPlan, InputFile, PackageSystem
+from . import (
+    BadSource,
+    BuildInputs,
+    BuildPlan,
+    InputFile,
+    make_step,
+    PackageSystem,
+    read_data,
+    read_patterns,
+)
 from ._debian_repo import release, RepositoryIndex
 from ._debian_sources import describe, dsc_files, find_source, LocalSource, NAME, pack_tree, VERSION
 
@@ -39,15 +47,9 @@ class BadRequest(PortbuildError):
     """A setting that cannot be used."""
 
 
-@functools.cache
-def _data(name: str) -> str:
-    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as stream:
-        return stream.read()
-
-
 def ignored_paths() -> list[str]:
     """Return the regular expressions of the paths that a check of any package ignores."""
-    return [line for line in _data("debian-ignore.txt").splitlines() if line and not line.startswith("#")]
+    return read_patterns("debian-ignore.txt")
 
 
 class Debian(PackageSystem):
@@ -90,7 +92,7 @@ class Debian(PackageSystem):
         cache = os.path.join(inputs.cache_directory, "control.sqlite") if inputs.cache_directory else ""
         packages, problems = RepositoryIndex(cache).packages(inputs.packages)
         return BuildPlan(
-            script=_data("debian.sh"),
+            script=read_data("debian.sh"),
             steps=_steps(inputs, archive=source is None),
             environment=_environment(inputs, source, files),
             inputs=files,
@@ -155,32 +157,19 @@ def _steps(inputs: BuildInputs, *, archive: bool) -> list[dict[str, t.Any]]:
     user = inputs.build_user
     proxy = {"http_proxy": inputs.proxy, "https_proxy": inputs.proxy} if inputs.proxy else {}
     steps = [
-        _step("unpack", "fetch", user),
-        _step("depends-download", "depends", "root", network=proxy),
-        _step("depends-install", "depends", "root"),
-        _step("build", "build", user),
+        make_step("unpack", "fetch", user),
+        make_step("depends-download", "depends", "root", network=proxy),
+        make_step("depends-install", "depends", "root"),
+        make_step("build", "build", user),
     ]
     if archive:
-        steps.insert(0, _step("fetch", "fetch", "root", network=proxy))
+        steps.insert(0, make_step("fetch", "fetch", "root", network=proxy))
     if inputs.check != "off":
         each = {"root": "fresh", "each": "*.deb", "group": "check"}
-        steps.append(_step("check-download", "check", "root", network=proxy) | each)
-        steps.append(_step("check-run", "check", "root") | each)
-    steps.append(_step("package", "package", user))
+        steps.append(make_step("check-download", "check", "root", network=proxy) | each)
+        steps.append(make_step("check-run", "check", "root") | each)
+    steps.append(make_step("package", "package", user))
     return steps
-
-
-def _step(name: str, phase: str, user: str, *, network: t.Mapping[str, str] | None = None) -> dict[str, t.Any]:
-    return {
-        "name": name,
-        "phase": phase,
-        "user": user,
-        "network": network is not None,
-        "environment": dict(network or {}),
-        "root": "root",
-        "each": "",
-        "group": "",
-    }
 
 
 def _collect() -> dict[str, dict[str, t.Any]]:

@@ -13,7 +13,6 @@ their names with versions, each of which must have been built before. The INDEX 
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import typing as t
@@ -22,7 +21,17 @@ from ...module_utils._errors import PortbuildError
 from ...module_utils._files import sha256_file
 from ...module_utils._names import BadName, check_package, check_version
 from .._index import Entry, IndexFile, ORIGIN, PKG_ORIGIN
-from . import BuildInputs, BuildPlan, InputFile, MissingDependencies, PackageFile, PackageSystem
+from . import (
+    BuildInputs,
+    BuildPlan,
+    InputFile,
+    make_step,
+    MissingDependencies,
+    PackageFile,
+    PackageSystem,
+    read_data,
+    read_patterns,
+)
 
 INDEX_JOB = "INDEX"
 INDEX_RESULTS = ("INDEX", "duds", "made-from")
@@ -40,15 +49,9 @@ class UnknownPackage(PortbuildError):
         super().__init__(message, remedy=remedy, details={"reason": "unknown_package", "infrastructure": False})
 
 
-@functools.cache
-def _data(name: str) -> str:
-    with open(os.path.join(os.path.dirname(__file__), name), encoding="utf-8") as stream:
-        return stream.read()
-
-
 def ignored_paths() -> list[str]:
     """Return the regular expressions of the paths that a check of any package ignores."""
-    return [line for line in _data("ports-ignore.txt").splitlines() if line and not line.startswith("#")]
+    return read_patterns("ports-ignore.txt")
 
 
 class Ports(PackageSystem):
@@ -117,7 +120,7 @@ class Ports(PackageSystem):
             warnings = [f"{inputs.index}: {problem}" for problem in file.problems]
         needed = _needed(entry, pkg, inputs.packages)
         return BuildPlan(
-            script=_data("ports.sh"),
+            script=read_data("ports.sh"),
             steps=_steps(inputs, fetch_depends=bool(entry.fetch)),
             environment=_environment(inputs, entry, needed.get(pkg.name)),
             inputs=[
@@ -285,33 +288,20 @@ def _steps(inputs: BuildInputs, *, fetch_depends: bool) -> list[dict[str, t.Any]
     """Return the steps of ports.sh. Only fetching has the network."""
     user = inputs.build_user
     steps = [
-        _step("fetch", "fetch", user, network=_proxies(inputs)),
-        _step("depends", "depends", "root"),
-        _step("build", "build", user),
-        _step("build-as-root", "build", "root"),
+        make_step("fetch", "fetch", user, network=_proxies(inputs)),
+        make_step("depends", "depends", "root"),
+        make_step("build", "build", user),
+        make_step("build-as-root", "build", "root"),
     ]
     if fetch_depends:
-        steps.insert(0, _step("fetch-depends", "depends", "root"))
+        steps.insert(0, make_step("fetch-depends", "depends", "root"))
     if inputs.check != "off":
-        steps.append(_step("check", "check", "root") | {"root": "fresh", "each": "*", "group": "check"})
+        steps.append(make_step("check", "check", "root") | {"root": "fresh", "each": "*", "group": "check"})
     return steps
 
 
 def _proxies(inputs: BuildInputs) -> dict[str, str]:
     return dict.fromkeys(_FETCHING, inputs.proxy) if inputs.proxy else {}
-
-
-def _step(name: str, phase: str, user: str, *, network: t.Mapping[str, str] | None = None) -> dict[str, t.Any]:
-    return {
-        "name": name,
-        "phase": phase,
-        "user": user,
-        "network": network is not None,
-        "environment": dict(network or {}),
-        "root": "root",
-        "each": "",
-        "group": "",
-    }
 
 
 def _collect(distfiles: str) -> dict[str, dict[str, t.Any]]:
@@ -330,8 +320,8 @@ def _index_plan(inputs: BuildInputs) -> BuildPlan:
         "PB_DUDS": _flag(inputs.duds),
     }
     return BuildPlan(
-        script=_data("ports.sh"),
-        steps=[_step("index", "build", inputs.build_user)],
+        script=read_data("ports.sh"),
+        steps=[make_step("index", "build", inputs.build_user)],
         environment=environment,
         inputs=_make_conf(inputs),
         collect={"packages": {"dir": "/build/results", "kinds": {}}},
