@@ -12,7 +12,8 @@ import typing as t
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import record_system
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree, Tree
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._published import Published
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import PREFIX, SETTINGS, Settings
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
@@ -64,7 +65,7 @@ class ActionModule(StepAction):
             reply = self.remote("prepare_machine", wanted, task_vars, machine=machine, limit=TIME_LIMIT)
         return {**reply, "changed": changed or reply["changed"]}
 
-    def _tree(self, context: StepContext) -> Tree | None:
+    def _tree(self, context: StepContext) -> Published | None:
         """Return the tree that the machine must have."""
         if not context.system.needs_tree:
             return None

@@ -13,53 +13,31 @@ import os
 import typing as t
 
 from ..module_utils._errors import PortbuildError
-from ..module_utils._files import read_json, sha256_file, write_json
-from ..module_utils._names import check_sha256
+from ..module_utils._files import sha256_file
 from ._layout import Layout
+from ._published import publish, Published, read_published
 
 
 class NoBindist(PortbuildError):
     """The branch has no bindist that chroots could be populated from."""
 
 
-class Bindist(t.NamedTuple):
-    """A bindist on the controller."""
-
-    path: str
-    sha256: str
-    size: int
-    facts: dict[str, t.Any]
-
-
-def read_bindist(layout: Layout) -> Bindist:
+def read_bindist(layout: Layout) -> Published:
     """Return the branch's current bindist, or raise NoBindist."""
-    try:
-        facts = read_json(layout.bindist_facts)
-        bindist = Bindist(layout.bindist, check_sha256(facts.get("sha256")), os.stat(layout.bindist).st_size, facts)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NoBindist(
-            f"Branch {layout.branch} of {layout.arch} has no bindist ({layout.bindist}).",
-            remedy="Make one with the playbook portbuild.cluster.bindist, then give it to the machines with "
-            "portbuild.cluster.setup.",
-        ) from None
-    if bindist.size != facts.get("size"):
-        raise NoBindist(
-            f"{layout.bindist} has {bindist.size} bytes, {layout.bindist_facts} says {facts.get('size')!r}.",
-            remedy="Make it anew: portbuild.cluster.bindist with portbuild_bindist_rebuild.",
-        )
-    return bindist
+    missing = NoBindist(
+        f"Branch {layout.branch} of {layout.arch} has no bindist ({layout.bindist}).",
+        remedy="Make one with the playbook portbuild.cluster.bindist, then give it to the machines with "
+        "portbuild.cluster.setup.",
+    )
+    remedy = "Make it anew: portbuild.cluster.bindist with portbuild_bindist_rebuild."
+    return read_published(layout.bindist, layout.bindist_facts, missing=missing, remedy=remedy)
 
 
-def publish_bindist(layout: Layout, temporary: str, facts: dict[str, t.Any]) -> Bindist:
-    """Put a tarball that has arrived in place, if it is the one that was announced.
-
-    The facts are written last: until then the old ones name another size or sum, which read_bindist and every client
-    refuse; nobody builds in a mixture.
-    """
+def publish_bindist(layout: Layout, temporary: str, facts: dict[str, t.Any]) -> Published:
+    """Put a tarball that has arrived in place, if it is the one that was announced."""
     found = {"sha256": sha256_file(temporary), "size": os.stat(temporary).st_size}
     announced = {key: facts.get(key) for key in found}
     if found != announced:
         raise NoBindist(f"The bindist that arrived is {found}, announced was {announced}.", remedy="Make it again.")
-    os.replace(temporary, layout.bindist)
-    write_json(layout.bindist_facts, facts)
+    publish(temporary, layout.bindist, layout.bindist_facts, facts)
     return read_bindist(layout)

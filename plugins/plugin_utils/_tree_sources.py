@@ -34,7 +34,8 @@ from ..module_utils._lock import Lock
 from ..module_utils._process import check_run, CommandError
 from ..module_utils._tarballs import BadTarball, check_members
 from ._layout import Layout
-from ._port_tree import NoTree, publish_tree, read_tree, Tree
+from ._port_tree import NoTree, publish_tree, read_tree
+from ._published import Published
 
 LANDMARK = "Mk/bsd.port.mk"  # what every ports tree has
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -316,7 +317,7 @@ class Made(t.NamedTuple):
     """What came of it. In check mode C(tree) is what is there now."""
 
     changed: bool
-    tree: Tree | None
+    tree: Published | None
     before: dict[str, str]
     after: dict[str, str]
 
@@ -353,18 +354,18 @@ def make_tree(
     return Made(not same, tree, after if same else _told(before), after)
 
 
-def _present(layout: Layout) -> Tree | None:
+def _present(layout: Layout) -> Published | None:
     try:
         return read_tree(layout)
     except PortbuildError:
         return None
 
 
-def _is_of(tree: Tree | None, state: State) -> bool:
+def _is_of(tree: Published | None, state: State) -> bool:
     return tree is not None and tree.facts.get("key") == state.key
 
 
-def _told(tree: Tree | None) -> dict[str, str]:
+def _told(tree: Published | None) -> dict[str, str]:
     if tree is None:
         return {}
     return {name: str(tree.facts.get(name, "")) for name in ("source", "revision")}
