@@ -15,19 +15,15 @@ from __future__ import annotations
 
 import abc
 import collections.abc as c
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import sqlite3
 import time
 import typing as t
-import urllib.parse
 
-from ..module_utils._errors import PortbuildError
 from ..module_utils._names import check_file_name, check_machine, check_package, check_sha256, check_version
-from ._space import disk_full, free_bytes
+from ._database import BUSY, Database, StoreError
 
 Kind = t.Literal["package", "changes", "buildinfo", "extra", "distfile", "workdir", "log"]
 Outcome = t.Literal["success", "failed"]
@@ -38,19 +34,6 @@ SET_KINDS: tuple[Kind, ...] = ("package", "changes", "buildinfo", "extra")
 PACKAGES: tuple[Kind, ...] = ("package",)
 
 _AVERAGED = 5  # builds: enough to even out a busy machine, few enough to follow a package that grows
-_BUSY = 30.0  # seconds to wait for another process; a transaction takes milliseconds
-
-
-class StoreError(PortbuildError):
-    """The record of builds cannot be used."""
-
-
-class StoreBusy(StoreError):
-    """Another process holds the record of builds."""
-
-
-class StoreDamaged(StoreError):
-    """The database is not what it should be."""
 
 
 class StaleBuild(StoreError):
@@ -251,55 +234,6 @@ class Store(abc.ABC):
         """
 
 
-# One entry per schema version, each run once, in order, in one transaction. Append; never change one that was released.
-_MIGRATIONS: tuple[tuple[str, ...], ...] = (
-    (
-        """
-        CREATE TABLE builds (
-          id INTEGER PRIMARY KEY AUTOINCREMENT,
-          queue TEXT NOT NULL, token INTEGER NOT NULL,
-          package TEXT NOT NULL, version TEXT NOT NULL, machine TEXT NOT NULL,
-          outcome TEXT NOT NULL, reason TEXT NOT NULL, infrastructure INTEGER NOT NULL, broken INTEGER NOT NULL,
-          phase TEXT NOT NULL, detail TEXT NOT NULL, failure_class TEXT NOT NULL,
-          started REAL NOT NULL, ended REAL NOT NULL, seconds REAL NOT NULL,
-          phases TEXT NOT NULL, cpu_seconds REAL NOT NULL, peak_memory INTEGER NOT NULL, log TEXT NOT NULL,
-          recorded REAL NOT NULL, previous TEXT, builds_again INTEGER NOT NULL, failures INTEGER NOT NULL,
-          UNIQUE (queue, token)
-        )
-        """,
-        "CREATE INDEX builds_of_package ON builds (package, id)",
-        """
-        CREATE TABLE packages (
-          package TEXT PRIMARY KEY, version TEXT NOT NULL, succeeded REAL NOT NULL,
-          build INTEGER NOT NULL REFERENCES builds (id)
-        ) WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE files (
-          package TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
-          size INTEGER NOT NULL, sha256 TEXT NOT NULL, version TEXT NOT NULL,
-          PRIMARY KEY (package, kind, name)
-        ) WITHOUT ROWID
-        """,
-        "CREATE INDEX files_by_name ON files (name)",
-        """
-        CREATE TABLE superseded (
-          package TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL,
-          size INTEGER NOT NULL, sha256 TEXT NOT NULL, version TEXT NOT NULL,
-          PRIMARY KEY (package, kind, name)
-        ) WITHOUT ROWID
-        """,
-        """
-        CREATE TABLE failures (
-          package TEXT PRIMARY KEY, first REAL NOT NULL, last REAL NOT NULL, count INTEGER NOT NULL,
-          failure_class TEXT NOT NULL, phase TEXT NOT NULL, detail TEXT NOT NULL
-        ) WITHOUT ROWID
-        """,
-    ),
-)
-
-SCHEMA_VERSION = len(_MIGRATIONS)
-
 _BUILD_COLUMNS = tuple(field.name for field in dataclasses.fields(BuildRecord))
 _INSERT_BUILD = (
     f"INSERT INTO builds ({', '.join(_BUILD_COLUMNS)}, recorded, previous, builds_again, failures)"
@@ -328,17 +262,12 @@ def _from_row(row: sqlite3.Row) -> Built:
 
 
 class SqliteStore(Store):
-    """The store in one file, for any number of processes, users and containers on one local file system.
+    """The store in the branch's database. A connection lives for one call: Ansible forks its workers."""
 
-    The rollback journal, not WAL: WAL needs two more files that every reader must be able to write and memory shared
-    between all of them, which users of different groups and containers do not always have; and a transaction here takes
-    a few milliseconds now and then. A connection lives for one call, so nothing breaks when Ansible forks its workers.
-    """
-
-    def __init__(self, path: str, *, now: c.Callable[[], float] = time.time, busy: float = _BUSY) -> None:
+    def __init__(self, path: str, *, now: c.Callable[[], float] = time.time, busy: float = BUSY) -> None:
         self.path = path
+        self._database = Database(path, busy=busy)
         self._now = now
-        self._busy = busy
 
     # -- interface ----------------------------------------------------------------------------------------------------
 
@@ -350,7 +279,7 @@ class SqliteStore(Store):
         place: c.Callable[[], None] | None = None,
     ) -> Recorded:
         _check_files(build, files)
-        with self._writing() as database:
+        with self._database.writing() as database:
             row = database.execute("SELECT * FROM builds WHERE queue = ? AND token = ?", build.identity).fetchone()
             if row is not None:
                 return _replayed(build, _from_row(row))
@@ -373,7 +302,7 @@ class SqliteStore(Store):
         return self._one("SELECT * FROM builds WHERE queue = ? AND token = ?", identity)
 
     def newest(self, package: str, queue: str) -> int:
-        with self._reading() as database:
+        with self._database.reading() as database:
             return _newest(database, package, queue)
 
     def last(self, package: str, *, counted: bool = False) -> Built | None:
@@ -382,12 +311,12 @@ class SqliteStore(Store):
 
     def history(self, package: str | None = None, limit: int = 50) -> list[Built]:
         where, values = ("WHERE package = ?", (package, limit)) if package is not None else ("", (limit,))
-        with self._reading() as database:
+        with self._database.reading() as database:
             rows = database.execute(f"SELECT * FROM builds {where} ORDER BY id DESC LIMIT ?", values)
             return [_from_row(row) for row in rows]
 
     def package_files(self, package: str, kinds: c.Collection[Kind] = KINDS) -> list[StoredFile]:
-        with self._reading() as database:
+        with self._database.reading() as database:
             rows = database.execute(
                 "SELECT kind, name, size, sha256, version FROM files"
                 f" WHERE package = ? AND kind IN {_marks(kinds)} ORDER BY kind, name",
@@ -396,7 +325,7 @@ class SqliteStore(Store):
             return [StoredFile(*row) for row in rows]
 
     def all_package_files(self, kinds: c.Collection[Kind] = PACKAGES) -> list[PackageFile]:
-        with self._reading() as database:
+        with self._database.reading() as database:
             rows = database.execute(
                 "SELECT package, kind, name, size, sha256, version FROM files"
                 f" WHERE kind IN {_marks(kinds)} ORDER BY package, name",
@@ -405,11 +334,11 @@ class SqliteStore(Store):
             return [PackageFile(row[0], StoredFile(*row[1:])) for row in rows]
 
     def file_owner(self, name: str) -> str | None:
-        with self._reading() as database:
+        with self._database.reading() as database:
             return _owner(database, name)
 
     def file_sums(self, kind: Kind, name: str) -> dict[str, str]:
-        with self._reading() as database:
+        with self._database.reading() as database:
             return dict(
                 database.execute(
                     "SELECT package, sha256 FROM files WHERE kind = ? AND name = ?", (kind, name)
@@ -417,7 +346,7 @@ class SqliteStore(Store):
             )
 
     def average_seconds(self, package: str) -> float | None:
-        with self._reading() as database:
+        with self._database.reading() as database:
             row = database.execute(
                 "SELECT avg(seconds) FROM (SELECT seconds FROM builds"
                 " WHERE package = ? AND outcome = 'success' ORDER BY id DESC LIMIT ?)",
@@ -426,7 +355,7 @@ class SqliteStore(Store):
             return t.cast("float | None", row[0])
 
     def durations(self) -> dict[str, float]:
-        with self._reading() as database:
+        with self._database.reading() as database:
             rows = database.execute(
                 "SELECT package, avg(seconds) FROM (SELECT package, seconds,"
                 " row_number() OVER (PARTITION BY package ORDER BY id DESC) AS age"
@@ -436,7 +365,7 @@ class SqliteStore(Store):
             return dict(rows.fetchall())
 
     def failures(self) -> list[Failure]:
-        with self._reading() as database:
+        with self._database.reading() as database:
             rows = database.execute(
                 "SELECT failures.*, packages.succeeded FROM failures"
                 " LEFT JOIN packages USING (package) ORDER BY last DESC, package"
@@ -445,11 +374,11 @@ class SqliteStore(Store):
 
     def drop_superseded(self, package: str, remove: c.Callable[[StoredFile], None]) -> list[StoredFile]:
         query = "SELECT kind, name, size, sha256, version FROM superseded WHERE package = ?"
-        with self._reading() as database:
+        with self._database.reading() as database:
             if database.execute(query, (package,)).fetchone() is None:
                 return []
         removed = []
-        with self._writing() as database:
+        with self._database.writing() as database:
             for row in database.execute(query, (package,)).fetchall():
                 file = StoredFile(*row)
                 # A name is one file whatever the kind: the kinds of a set share a directory.
@@ -465,123 +394,10 @@ class SqliteStore(Store):
                 )
         return removed
 
-    # -- connections --------------------------------------------------------------------------------------------------
-
     def _one(self, query: str, values: c.Sequence[t.Any]) -> Built | None:
-        with self._reading() as database:
+        with self._database.reading() as database:
             row = database.execute(query, values).fetchone()
             return None if row is None else _from_row(row)
-
-    @contextlib.contextmanager
-    def _writing(self) -> c.Iterator[sqlite3.Connection]:
-        """A transaction that is committed at the end of the block, alone in the database from its beginning."""
-        with self._errors(), contextlib.closing(self._create()) as database:
-            database.execute("BEGIN IMMEDIATE")
-            try:
-                yield database
-                database.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    database.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _reading(self) -> c.Iterator[sqlite3.Connection]:
-        """A consistent view. Reading a store that does not exist yet finds it empty, and does not make it."""
-        with self._errors(), contextlib.closing(self._existing()) as database:
-            database.execute("BEGIN")
-            yield database
-
-    def _connect(self, target: str, *, uri: bool = False) -> sqlite3.Connection:
-        database = sqlite3.connect(target, timeout=self._busy, isolation_level=None, uri=uri)
-        database.row_factory = sqlite3.Row
-        # EXTRA: superseded files are removed after a commit, which must then not be undone by a power failure.
-        database.execute("PRAGMA synchronous = EXTRA")
-        return database
-
-    def _create(self) -> sqlite3.Connection:
-        if not os.path.exists(self.path):
-            # Whoever may write to the directory may write to the database: several users share a cluster.
-            mode = os.stat(os.path.dirname(self.path) or ".").st_mode & 0o666
-            with contextlib.suppress(FileExistsError):
-                descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                try:
-                    os.fchmod(descriptor, mode)
-                finally:
-                    os.close(descriptor)
-        database = self._connect(self.path)
-        try:
-            self._migrate(database)
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _existing(self) -> sqlite3.Connection:
-        try:
-            empty = os.stat(self.path).st_size == 0  # made, but not filled yet
-        except FileNotFoundError:
-            empty = True
-        if empty:
-            database = self._connect(":memory:")
-        elif os.access(self.path, os.W_OK):
-            return self._create()
-        else:
-            database = self._connect(f"file:{urllib.parse.quote(os.path.abspath(self.path))}?mode=ro", uri=True)
-        try:
-            self._migrate(database)
-        except BaseException:
-            database.close()
-            raise
-        return database
-
-    def _migrate(self, database: sqlite3.Connection) -> None:
-        """Bring the schema up to date."""
-        if self._version(database) == SCHEMA_VERSION:
-            return
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            for number, statements in enumerate(_MIGRATIONS[self._version(database) :], self._version(database) + 1):
-                for statement in statements:
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version = {number}")
-            database.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                database.execute("ROLLBACK")
-            raise
-
-    def _version(self, database: sqlite3.Connection) -> int:
-        version = int(database.execute("PRAGMA user_version").fetchone()[0])
-        if not 0 <= version <= SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path} has schema version {version}, this version of the collection knows 1 to {SCHEMA_VERSION}.",
-                remedy="Update portbuild.cluster on this controller.",
-            )
-        return version
-
-    @contextlib.contextmanager
-    def _errors(self) -> c.Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            name = getattr(error, "sqlite_errorname", "") or ""
-            if name.startswith("SQLITE_FULL"):
-                raise disk_full(self.path, needed=0, min_free=0, free=free_bytes(self.path)) from error
-            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-                raise StoreBusy(
-                    f"{self.path} has been locked by another process for {self._busy:.0f} s.",
-                    remedy="Look for a program that has it open, such as a sqlite3 shell in a transaction.",
-                ) from error
-            if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
-                raise StoreDamaged(
-                    f"{self.path} is damaged or is not a database: {error}.",
-                    remedy="Restore it from a backup, or move it away: a new one is made, and packages are built anew.",
-                ) from error
-            raise StoreError(
-                f"{self.path} cannot be used: {error}.",
-                remedy="The file and its directory must be writable for the user that dispatches.",
-            ) from error
 
 
 # -- the parts of record(): each runs inside its transaction ----------------------------------------------------------

@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
-from ansible_collections.portbuild.cluster.plugins.plugin_utils import _store
+from ansible_collections.portbuild.cluster.plugins.plugin_utils import _database
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._database import StoreBusy, StoreDamaged, StoreError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import ControllerDiskFull
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import (
     FileConflict,
@@ -28,10 +29,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import (
     Recorded,
     SqliteStore,
     StaleBuild,
-    StoreBusy,
-    StoreDamaged,
     StoredFile,
-    StoreError,
 )
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._branch import build, lost, QUEUE, stored
 
@@ -312,20 +310,21 @@ def test_a_newer_schema_is_refused(store: SqliteStore) -> None:
 
 def test_migrations_run_once_and_in_order(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.record(build(1))
-    more = (*_store._MIGRATIONS, ("ALTER TABLE packages ADD COLUMN note TEXT NOT NULL DEFAULT 'new'",))
-    monkeypatch.setattr(_store, "_MIGRATIONS", more)
-    monkeypatch.setattr(_store, "SCHEMA_VERSION", 2)
+    more = (*_database._MIGRATIONS, ("ALTER TABLE packages ADD COLUMN note TEXT NOT NULL DEFAULT 'new'",))
+    monkeypatch.setattr(_database, "_MIGRATIONS", more)
+    monkeypatch.setattr(_database, "SCHEMA_VERSION", len(more))
     for _time in range(2):
         assert len(store.history()) == 1
     with contextlib.closing(sqlite3.connect(store.path)) as database:
         assert database.execute("SELECT note FROM packages").fetchall() == [("new",)]
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (len(more),)
 
 
 def test_a_migration_that_fails_changes_nothing(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.record(build(1))
-    monkeypatch.setattr(_store, "_MIGRATIONS", (*_store._MIGRATIONS, ("CREATE TABLE fine (x)", "NONSENSE")))
-    monkeypatch.setattr(_store, "SCHEMA_VERSION", 2)
+    more = (*_database._MIGRATIONS, ("CREATE TABLE fine (x)", "NONSENSE"))
+    monkeypatch.setattr(_database, "_MIGRATIONS", more)
+    monkeypatch.setattr(_database, "SCHEMA_VERSION", len(more))
     with pytest.raises(StoreError):
         store.history()
     monkeypatch.undo()
@@ -369,7 +368,7 @@ def test_a_locked_database_is_waited_for_and_named(store: SqliteStore) -> None:
 
 def test_a_full_disk_is_named(store: SqliteStore) -> None:
     store.record(build(1))
-    connect = store._connect
+    connect = store._database._connect
 
     def small(target: str, **more: t.Any) -> sqlite3.Connection:
         database = connect(target, **more)
@@ -377,7 +376,7 @@ def test_a_full_disk_is_named(store: SqliteStore) -> None:
         database.execute(f"PRAGMA max_page_count = {pages}")
         return database
 
-    store._connect = small  # type: ignore[method-assign]
+    store._database._connect = small  # type: ignore[method-assign]
     with pytest.raises(ControllerDiskFull):
         store.record(build(2, detail="x" * 100_000))
     assert len(store.history()) == 1
