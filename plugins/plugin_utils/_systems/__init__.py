@@ -123,6 +123,81 @@ class BuildPlan:
     warnings: t.Sequence[str] = ()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What a bulk build has to know of a package."""
+
+    name: str
+    """The job's package name."""
+    version: str = ""
+    """What would be built; empty when not known."""
+    digest: str = ""
+    """SHA-256 of what the recipe consists of: while it is equal nothing has changed; empty when not known."""
+    needs: tuple[str, ...] = ()
+    """The packages of the catalogue that must be there before, sorted."""
+    missing: tuple[str, ...] = ()
+    """What it needs that nobody has, as written for people."""
+    ignored: str = ""
+    """Why it must not be tried; empty when it may."""
+    aliases: tuple[str, ...] = ()
+    """Other names that a target may use."""
+    categories: tuple[str, ...] = ()
+    origin: str = ""
+    """For people: where the recipe comes from."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CatalogueInputs:
+    """All that a driver may look at to tell what can be built."""
+
+    targets: t.Sequence[str]
+    """C(all), NAME, NAME=VERSION, CATEGORY-all, or what else the system calls a package; no files of names."""
+    index: str = ""
+    """The branch's INDEX, where the system has one."""
+    duds: t.Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Packages that must not be tried, with the reason of each."""
+    tree: str = ""
+    """The tree's tarball; empty where the system has none."""
+    tree_sha256: str = ""
+    bindist: str = ""
+    """The bindist's tarball."""
+    bindist_sha256: str = ""
+    source_directory: str = ""
+    """The directory of local sources, looked at first; empty when there is none."""
+    cache_directory: str
+    """Where the driver remembers what takes long to read; it may be removed at any time. Empty remembers nothing."""
+    build_options: t.Sequence[str] = ()
+    build_profiles: t.Sequence[str] = ()
+    build_indep: bool = True
+    """Whether this arch builds the architecture-independent packages."""
+    no_restricted: bool = False
+    trybroken: bool = False
+    package_profiles: t.Callable[[str], t.Sequence[str]] | None = None
+    """The build profiles of a package, where they may differ from the branch's."""
+    package_options: t.Callable[[str], t.Sequence[str]] | None = None
+    """The build options of a package, where they may differ from the branch's."""
+
+    def profiles_of(self, package: str) -> t.Sequence[str]:
+        """Return the build profiles of the package."""
+        return self.package_profiles(package) if self.package_profiles else self.build_profiles
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """What can be built of what was asked for."""
+
+    recipes: dict[str, Recipe]
+    """The targets and all that they need, by name."""
+    targets: tuple[str, ...]
+    """The names of the recipes that the targets stand for, sorted."""
+    unknown: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Targets that are nothing, with a message each."""
+    problems: tuple[str, ...] = ()
+    """For people: what is odd, a line each, not more than a person reads."""
+    broken_edges: tuple[tuple[str, str], ...] = ()
+    """Package and what it needs, where that would be a cycle and is taken from the archive instead, sorted."""
+
+
 class PackageSystem(abc.ABC):
     """A driver."""
 
@@ -156,6 +231,10 @@ class PackageSystem(abc.ABC):
     @abc.abstractmethod
     def prepare(self, inputs: BuildInputs) -> BuildPlan:
         """Return the plan of a build; raises BadSource for a local source that cannot be built."""
+
+    @abc.abstractmethod
+    def catalogue(self, inputs: CatalogueInputs) -> Catalogue:
+        """Return what can be built of the targets, and what that needs; for a bulk build."""
 
     @abc.abstractmethod
     def version_of(self, files: t.Sequence[str]) -> str:

@@ -20,6 +20,8 @@ from . import (
     BadSource,
     BuildInputs,
     BuildPlan,
+    Catalogue,
+    CatalogueInputs,
     InputFile,
     make_step,
     PackageSystem,
@@ -102,6 +104,10 @@ class Debian(PackageSystem):
             origin=source.path if source else "the archive",
             warnings=problems,
         )
+
+    def catalogue(self, inputs: CatalogueInputs) -> Catalogue:  # noqa: ARG002
+        """Return what can be built of the targets, and what that needs."""
+        raise BadRequest("Bulk builds of Debian packages are not there yet.")
 
     def version_of(self, files: t.Sequence[str]) -> str:
         """Return the version in the first C(.changes): the whole one, with the epoch that no file name has."""

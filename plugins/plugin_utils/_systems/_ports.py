@@ -14,7 +14,6 @@ their names with versions, each of which must have been built before. The INDEX 
 from __future__ import annotations
 
 import os
-import re
 import typing as t
 
 from ...module_utils._errors import PortbuildError
@@ -24,6 +23,8 @@ from .._index import Entry, IndexFile, ORIGIN, PKG_ORIGIN
 from . import (
     BuildInputs,
     BuildPlan,
+    Catalogue,
+    CatalogueInputs,
     InputFile,
     make_step,
     MissingDependencies,
@@ -32,6 +33,7 @@ from . import (
     read_data,
     read_patterns,
 )
+from ._ports_catalogue import flavored, read_catalogue
 
 INDEX_JOB = "INDEX"
 INDEX_RESULTS = ("INDEX", "duds", "made-from")
@@ -138,6 +140,10 @@ class Ports(PackageSystem):
             warnings=warnings,
         )
 
+    def catalogue(self, inputs: CatalogueInputs) -> Catalogue:
+        """Return what the branch's INDEX has of the targets, and what they need."""
+        return read_catalogue(inputs)
+
     def version_of(self, files: t.Sequence[str]) -> str:  # noqa: ARG002
         """Return nothing: the port itself tells its version before it is built."""
         return ""
@@ -162,10 +168,7 @@ def _find_port(file: IndexFile, asked: str) -> Entry:
     if not entries:
         raise _unknown(file, asked)
     if flavor:
-        # An INDEX tells the flavor in the path, or only by the prefix or suffix that it gives the name.
-        fitting = [entry for entry in entries if entry.flavor == flavor] or [
-            entry for entry in entries if not entry.flavor and flavor in re.split("[-_]", entry.base)
-        ]
+        fitting = flavored(entries, flavor)
         if not fitting:
             names = ", ".join(entry.base for entry in entries[:20])
             raise UnknownPackage(f"{file.path} has no flavor {flavor!r} of {origin}; it makes {names}.")
