@@ -49,6 +49,13 @@ ABOUT: dict[str, dict[str, t.Any]] = {
         "In check mode it says on which machine the package would be built, and changes nothing. "
         "Each run outside check mode builds the package anew.",
     ),
+    "bulk": _about(
+        "Build many packages in the best order",
+        "Builds the targets and all that they need, each on a machine by P(portbuild.cluster.dispatch#role), as many at once as "
+        "the machines take, in the order in which the whole ends soonest.",
+        "It builds only what must be built. Interrupted, it goes on where it was when it is started again.",
+        "In check mode it prints the plan and builds nothing. It fails unless all was built.",
+    ),
     "setup": _about(
         "Prepare build machines",
         "Leaves each machine ready to build: account and sudo rule where asked for, directories, configuration, base and tree.",

@@ -13,10 +13,11 @@ import typing as t
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import not_before, passed_over
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import check_known
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import read_tree
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Lease
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Candidate, Lease, NoMachine
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import our_packages
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import check_space
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
@@ -52,7 +53,7 @@ class ActionModule(StepAction):
             min_free=settings.min_free,
             remedy="Make room there, or lower portbuild_min_free: until then nothing is claimed.",
         )
-        candidates, others = self.candidates(context, task_vars)
+        candidates, others = self._candidates(context, task_vars)
         for state in queue.machines():
             if state.state == "unusable":
                 display.warning(f"{state.name} gets no jobs: {' '.join(state.problems)}")
@@ -80,6 +81,17 @@ class ActionModule(StepAction):
             "waited": round(time.monotonic() - started, 3),
             "not_candidates": others,
         }
+
+    def _candidates(self, context: StepContext, task_vars: dict[str, t.Any]) -> tuple[list[Candidate], dict[str, str]]:
+        """Return the machines that count, and why others do not: all, or the one that is meant."""
+        candidates, others = self.candidates(context, task_vars)
+        machine = context.settings.machine
+        if not machine:
+            return candidates, others
+        check_known(machine, {*(candidate.name for candidate in candidates), *others})
+        if machine in others:
+            raise NoMachine(f"Machine {machine} gets no jobs: {others[machine]}")
+        return [candidate for candidate in candidates if candidate.name == machine], others
 
     def _resolve(self, asked: str, task_vars: dict[str, t.Any]) -> tuple[StepContext, str]:
         """Return the context of the package that is asked for, and its name; it may be asked for by another."""

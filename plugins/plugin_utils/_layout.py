@@ -74,6 +74,10 @@ class Layout(ArchLayout):
         self.tree_facts = self._below("tarballs", "tree.json")  # its SHA-256, and what it was made from
         self.incoming = self._below(".incoming")  # results on their way, on the file system they are renamed within
         self.publish_lock = self._below(".publish.lock")  # held while results are put in place, and while recorded
+        self.cache = self._below(".cache")  # what was read once and can be read again
+        self.bulk = self._below(
+            "bulk"
+        )  # of the last bulk build: what it came to, and what its failed dispatches printed
         self.spool = self._below(".spool")  # messages that wait for the mail server
 
     def log(self, package: str) -> str:

@@ -38,23 +38,38 @@ GLANCE = 0.25  # seconds between looks at whether something has changed
 
 
 class QueueError(PortbuildError):
-    """The queue cannot be used."""
+    """The queue cannot be used. C(reason) is a word for programs."""
+
+    reason: t.ClassVar[str] = ""
+
+    def __init__(self, message: str, *, remedy: str = "", details: dict[str, t.Any] | None = None) -> None:
+        super().__init__(message, remedy=remedy, details=details)
+        if self.reason:
+            self.details.setdefault("reason", self.reason)
 
 
 class QueueLocked(QueueError):
     """Somebody else keeps the queue to himself for too long."""
 
+    reason = "queue_locked"
+
 
 class JobBusy(QueueError):
     """The job is claimed, and its owner lives."""
+
+    reason = "job_busy"
 
 
 class AllBusy(QueueError):
     """No machine became free in time."""
 
+    reason = "all_busy"
+
 
 class NoMachine(QueueError):
     """No candidate is in the queue: waiting would not help."""
+
+    reason = "no_machine"
 
 
 class StaleLease(QueueError):

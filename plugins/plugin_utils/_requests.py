@@ -119,7 +119,7 @@ def _inputs(context: StepContext, lease: c.Mapping[str, t.Any], work_directory: 
         cache_directory=context.layout.incoming,
         build_user=settings.build_user,
         make_jobs=settings.make_jobs,
-        max_jobs=settings.maxjobs,
+        max_jobs=max(1, settings.maxjobs // settings.make_share),
         build_options=settings.build_options,
         build_profiles=settings.build_profiles,
         build_indep=settings.build_indep,

@@ -176,6 +176,11 @@ class Schedule:
         """Return the state of the package."""
         return self._states[self.graph.find(package)]
 
+    def ready(self, package: str) -> bool:
+        """Whether the package is queued and all that it needs is there."""
+        number = self.graph.find(package)
+        return self._states[number] is State.QUEUED and not self._waiting[number]
+
     def states(self) -> dict[str, State]:
         """Return the states of all packages."""
         return dict(zip(self.graph.names, self._states, strict=True))
@@ -225,8 +230,9 @@ class Schedule:
         if running:
             return f"It must not run together with {some(running)}."
         if any((delayed, version) == (number, self._versions[number]) for _time, delayed, version in self._delayed):
-            spoilt = self._attempts[number]
-            return f"{self._reasons[number]} It is tried again soon: {spoilt} of {self.options.attempts} attempts are gone."
+            spoilt = self._attempts.get(number, 0)
+            gone = f": {spoilt} of {self.options.attempts} attempts are gone" if spoilt else ""
+            return f"{self._reasons[number]} It is tried again soon{gone}."
         need = self._need(number)
         if not self.pool.eligible(need):
             tags = f" with {', '.join(sorted(need.tags))}" if need.tags else ""
@@ -310,9 +316,17 @@ class Schedule:
         self._needs[number] = need._replace(avoid=need.avoid | {machine.name})
         self._set(number, State.QUEUED, reason)
         pause = min(self.options.backoff_limit, self.options.backoff * 2.0 ** min(attempts - 1, 60))
-        self._versions[number] += 1
-        heapq.heappush(self._delayed, (now + pause, number, self._versions[number]))
+        self._delay(number, now + pause)
         return aside
+
+    def postponed(self, package: str, now: float, pause: float, reason: str) -> None:
+        """Take it that the package could not begin where it was sent, by nobody's fault: it is queued again after a pause."""
+        number = self.graph.find(package)
+        if self._states[number] is not State.RUNNING:
+            raise self._bad_event(number, "postponed")
+        self._release(number)
+        self._set(number, State.QUEUED, reason)
+        self._delay(number, now + pause)
 
     def fetched(self, package: str) -> None:
         """Take it that the package is there without having been built, whatever was with it so far."""
@@ -471,6 +485,10 @@ class Schedule:
         self._versions[number] += 1
         entry = _Entry(-self._priorities[number], number, self._versions[number])
         heapq.heappush(self._lines.setdefault(self._need(number), []), entry)
+
+    def _delay(self, number: int, until: float) -> None:
+        self._versions[number] += 1
+        heapq.heappush(self._delayed, (until, number, self._versions[number]))
 
     def _wake(self, now: float) -> None:
         self.pool.wake(now)

@@ -32,8 +32,13 @@ PREFIX = "portbuild_"
 PACKAGE_SETTINGS = PREFIX + "package_settings"
 DEFAULT_USER = "root"  # of client_user, where neither it nor ansible_user is set
 
-DISPATCH, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "setup", "bindist", "cleanup", "index"
-ROLES = (DISPATCH, SETUP, BINDIST, CLEANUP, INDEX)
+DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "bulk", "setup", "bindist", "cleanup", "index"
+ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX)
+_ONLY_ONE = (
+    "package",
+    "machine",
+    "make_share",
+)  # what is said of a single dispatch; all else holds for those of a bulk too
 
 Scope = t.Literal["controller", "branch", "machine"]
 
@@ -396,6 +401,8 @@ _TREE = Text(
 )
 _REVISION = Text("the name of a branch or tag, or a commit", r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 _OPTION_WORDS = Words("words without blanks", r"[A-Za-z0-9!][A-Za-z0-9+._=,:/-]*")
+_TARGETS = Words("names of packages or targets", r"[A-Za-z0-9@/][A-Za-z0-9+._,~@=:/-]*")
+_TAGS = Words("words", r"[A-Za-z0-9][A-Za-z0-9+._-]*")
 _DEB_NAMES = Words("names of Debian packages", r"[a-z0-9][a-z0-9+.:-]*")
 
 
@@ -432,7 +439,7 @@ class Settings:
         None,
         "The release line that packages are built for, such as V(bookworm) or V(14).",
         roles=ROLES,
-        required=(DISPATCH, SETUP, BINDIST, INDEX),
+        required=(DISPATCH, BULK, SETUP, BINDIST, INDEX),
         scope="controller",
         conf=(),
     )
@@ -793,6 +800,119 @@ class Settings:
         scope="machine",
     )
 
+    machine: str = _setting(
+        Name("the name of a build machine", check_machine),
+        None,
+        "The build machine that is meant. A dispatch goes there or nowhere.",
+        scope="controller",
+        conf=(),
+    )
+    make_share: int = _setting(
+        Int(1, 1000),
+        1,
+        "How many slots' worth of make jobs the build gets, where O(portbuild_make_jobs) does not say how many.",
+        scope="controller",
+        conf=(),
+    )
+
+    # bulk
+    targets: tuple[str, ...] = _setting(
+        _TARGETS,
+        None,
+        "What to build, with all that it needs: V(all), names of packages, C(name=version), C(category/port), "
+        "C(category/port@flavor), C(CATEGORY-all) for a whole category, and C(@FILE) for a file on the controller with one "
+        "of these a line.",
+        "On Debian V(all) are the local source packages in O(portbuild_sourcedir), and without that the whole archive; any "
+        "other name is that of a local source package, else of one of the archive.",
+        roles=(BULK,),
+        required=(BULK,),
+        scope="controller",
+        conf=(),
+    )
+    rebuild: str = _setting(
+        Choice("changed", "missing", "targets", "all"),
+        "changed",
+        "What is built anew though it is there: what has C(changed), or needs something that has; only what is V(missing) or "
+        "damaged; the V(targets) themselves too; or V(all).",
+        roles=(BULK,),
+        scope="controller",
+    )
+    cascade: str = _setting(
+        Choice("content", "always"),
+        "content",
+        "Whether a package is built anew when one that it needs has been: only if that came out with another V(content), or "
+        "V(always).",
+        roles=(BULK,),
+        scope="controller",
+    )
+    retry_alone: bool = _setting(
+        Bool(),
+        False,
+        "Whether packages that failed are tried once more at the end, each alone on its machine.",
+        roles=(BULK,),
+        scope="controller",
+    )
+    make_slots: int = _setting(
+        Int(1, 1000),
+        1,
+        "How many slots' worth of make jobs a package on the critical path may get while slots would idle.",
+        roles=(BULK,),
+        scope="controller",
+    )
+    slots: int = _setting(
+        Int(1, 1000),
+        1,
+        "How many slots of a machine the package takes in a bulk build; a whole machine if it has fewer.",
+        roles=(BULK,),
+        scope="controller",
+        per_package=True,
+    )
+    alone: bool = _setting(
+        Bool(),
+        False,
+        "Whether the package has a machine to itself in a bulk build.",
+        roles=(BULK,),
+        scope="controller",
+        per_package=True,
+    )
+    needs_tags: tuple[str, ...] = _setting(
+        _TAGS,
+        [],
+        "Tags (O(portbuild_tags)) that a machine must have to get the package in a bulk build.",
+        roles=(BULK,),
+        scope="controller",
+        per_package=True,
+    )
+    not_with: tuple[str, ...] = _setting(
+        _TARGETS,
+        [],
+        "Names of packages that must not be built, wherever, while this one is in a bulk build.",
+        roles=(BULK,),
+        scope="controller",
+        per_package=True,
+    )
+    tags: tuple[str, ...] = _setting(
+        _TAGS,
+        [],
+        "Tags of the machine, words of your own, for O(portbuild_needs_tags) of packages.",
+        roles=(BULK,),
+        scope="machine",
+    )
+    progress_interval: int = _setting(
+        Duration("1s", "1d"),
+        "30s",
+        "How often a bulk build says how far it is.",
+        roles=(BULK,),
+        scope="controller",
+    )
+    plan_lines: int = _setting(
+        Int(0, 1000000),
+        100,
+        "How many packages a plan names at most, beside the counts.",
+        roles=(BULK,),
+        scope="controller",
+    )
+
     # mail
     mail_host: str = _setting(
         _HOST,
@@ -1022,6 +1142,8 @@ def _table() -> dict[str, Setting]:
     table = {}
     for field in dataclasses.fields(Settings):
         about = dict(field.metadata)
+        if DISPATCH in about["roles"] and BULK not in about["roles"] and field.name not in _ONLY_ONE:
+            about["roles"] = (*about["roles"], BULK)
         if about["conf_names"] is None:
             about["conf_names"] = (field.name,)
         table[PREFIX + field.name] = Setting(name=PREFIX + field.name, field=field.name, **about)
@@ -1096,6 +1218,18 @@ def resolve(
         found["client_user"] = str(own.get("ansible_user") or DEFAULT_USER)
     _check_recorded_system(found["system"], files)
     return Settings(**found)
+
+
+def for_package(settings: Settings, package: str) -> Settings:
+    """Return the settings that hold for the package, or raise SettingError."""
+    if not settings.package_settings:
+        return settings
+    found: dict[str, t.Any] = {"package_settings": settings.package_settings}
+    problems: list[str] = []
+    _resolve_for_package(package, found, problems)
+    if problems:
+        raise SettingError(" ".join(problems), details={"problems": problems})
+    return dataclasses.replace(settings, **found)
 
 
 def given_client_user(

@@ -37,7 +37,7 @@ from ._inventory import connection_variables
 from ._owner import Owner
 from ._queue import Candidate, Lease, Queue
 from ._replies import check_reply, clean_reply
-from ._settings import given_client_user, refuse_unknown, resolve
+from ._settings import given_client_user, refuse_unknown, resolve, Settings
 from ._text import one_line
 
 COLLECTION = "portbuild.cluster"
@@ -306,12 +306,16 @@ class StepAction(ActionBase):
         return find_candidates(listed, inventory_machines(task_vars), maxjobs)
 
     def maxjobs(self, context: StepContext, task_vars: c.Mapping[str, t.Any], machine: str) -> int:
-        """Return how many jobs the machine may run. Templates this one variable: there may be many machines."""
+        """Return how many jobs the machine may run."""
+        return self.machine_settings(context, task_vars, machine).maxjobs
+
+    def machine_settings(self, context: StepContext, task_vars: c.Mapping[str, t.Any], machine: str) -> Settings:
+        """Return the settings of the machine, as far as the queue needs them: there may be many machines to template."""
         variables = task_vars["hostvars"].get(machine) or {}
         refuse_unknown(variables)
-        own = {name: variables[name] for name in ("portbuild_maxjobs",) if name in variables}
+        own = {name: variables[name] for name in ("portbuild_maxjobs", "portbuild_tags") if name in variables}
         own = {**context.variables, **own}
-        return resolve(context.variables, context.config, machine=machine, machine_variables=own).maxjobs
+        return resolve(context.variables, context.config, machine=machine, machine_variables=own)
 
     @property
     def check_mode(self) -> bool:

@@ -76,6 +76,15 @@ class PackageFile(t.NamedTuple):
     file: StoredFile
 
 
+class BuiltPackage(t.NamedTuple):
+    """A package as its last successful build has made it."""
+
+    identity: Identity
+    version: str
+    succeeded: float
+    files: tuple[StoredFile, ...]
+
+
 class Phase(t.NamedTuple):
     """How long a phase took."""
 
@@ -207,6 +216,14 @@ class Store(abc.ABC):
         """Return the current files of all packages, by package and name."""
 
     @abc.abstractmethod
+    def packages(self) -> dict[str, BuiltPackage]:
+        """Return all packages that have been built, by name."""
+
+    @abc.abstractmethod
+    def package(self, package: str) -> BuiltPackage | None:
+        """Return the package, if it has been built."""
+
+    @abc.abstractmethod
     def file_owner(self, name: str) -> str | None:
         """Return the package whose set (see SET_KINDS) has the file name."""
 
@@ -333,6 +350,14 @@ class SqliteStore(Store):
             )
             return [PackageFile(row[0], StoredFile(*row[1:])) for row in rows]
 
+    def packages(self) -> dict[str, BuiltPackage]:
+        with self._database.reading() as database:
+            return _packages(database)
+
+    def package(self, package: str) -> BuiltPackage | None:
+        with self._database.reading() as database:
+            return _packages(database, package).get(package)
+
     def file_owner(self, name: str) -> str | None:
         with self._database.reading() as database:
             return _owner(database, name)
@@ -398,6 +423,27 @@ class SqliteStore(Store):
         with self._database.reading() as database:
             row = database.execute(query, values).fetchone()
             return None if row is None else _from_row(row)
+
+
+def _packages(database: sqlite3.Connection, package: str = "") -> dict[str, BuiltPackage]:
+    """Return what has been built, of all packages or of one."""
+    only, values = ("AND package = ?", (package,)) if package else ("", ())
+    files: dict[str, list[StoredFile]] = {}
+    for row in database.execute(
+        f"SELECT package, kind, name, size, sha256, version FROM files WHERE kind IN {_marks(SET_KINDS)} {only}"
+        " ORDER BY package, kind, name",
+        (*SET_KINDS, *values),
+    ):
+        files.setdefault(row[0], []).append(StoredFile(*row[1:]))
+    only = "WHERE packages.package = ?" if package else ""
+    rows = database.execute(
+        "SELECT packages.package, builds.queue, builds.token, packages.version, succeeded FROM packages"
+        f" JOIN builds ON builds.id = packages.build {only}",
+        values,
+    )
+    return {
+        row[0]: BuiltPackage(Identity(row[1], row[2]), row[3], row[4], tuple(files.get(row[0], ()))) for row in rows
+    }
 
 
 # -- the parts of record(): each runs inside its transaction ----------------------------------------------------------

@@ -52,6 +52,21 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"
 
 
+def table(heads: t.Sequence[str], rows: t.Sequence[t.Sequence[str]]) -> list[str]:
+    """Return the rows below their heads, in columns; nothing when there are none."""
+    if not rows:
+        return []
+    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
+    cells = ([text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in (heads, *rows))
+    return ["  ".join(row).rstrip() for row in cells]
+
+
+def clock(seconds: float) -> str:
+    """Return the time as hours, minutes and seconds, as a line of progress begins."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
+
+
 def number_of(value: t.Any) -> float:
     """Return the value if it is a number that can be right, else 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -1,0 +1,98 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Action bulk: run the process of a bulk build, say what it says, and let nothing of it be left."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk_process import BulkDied, BulkProcess
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._outer import (
+    environment,
+    extra_vars,
+    InventoryWatch,
+    playbook_arguments,
+    playbook_command,
+)
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
+
+LISTEN = 5.0  # seconds between two looks at the inventory
+
+
+class ActionModule(StepAction):
+    """Build many packages."""
+
+    ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {}
+    _requires_connection = False
+
+    def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        context = self.context(task_vars)
+        for problem in context.config.problems:
+            display.warning(str(problem))
+        machines = self._machines(context, task_vars)
+        wish = {
+            "variables": context.variables,
+            "machines": machines,
+            "held": {},
+            "check": self.check_mode,
+            "owner": self.owner.to_dict(),
+            "runner": {} if self.check_mode else self._runner(context, task_vars),
+        }
+        watch = InventoryWatch(self._loader, [context.layout.conf, context.layout.mlist])
+        process = BulkProcess(wish)
+        try:
+            return self._listen(process, watch, context, machines)
+        finally:
+            process.end()
+
+    def _listen(
+        self, process: BulkProcess, watch: InventoryWatch, context: StepContext, machines: list[dict[str, t.Any]]
+    ) -> dict[str, t.Any]:
+        facts: dict[str, t.Any] | None = None
+        while (messages := process.messages(LISTEN)) is not None:
+            for message in messages:
+                if "say" in message:
+                    display.display(message["say"])
+                facts = message.get("facts", facts)
+            if watch.changed():
+                found = self._machines(StepContext(context.variables), watch.read())
+                if found != machines:
+                    machines = found
+                    process.tell({"machines": machines})
+        if facts is None:
+            raise BulkDied(
+                "The process of the bulk build has died.",
+                remedy="Start the same bulk build again: it goes on where it was.",
+            )
+        return facts
+
+    def _machines(self, context: StepContext, task_vars: dict[str, t.Any]) -> list[dict[str, t.Any]]:
+        """Return the machines, best first."""
+        candidates, others = self.candidates(context, task_vars)
+        for name, why in others.items():
+            display.warning(f"{name} gets no packages: {why}")
+        return [
+            {**candidate._asdict(), "tags": self.machine_settings(context, task_vars, candidate.name).tags}
+            for candidate in candidates
+        ]
+
+    def _runner(self, context: StepContext, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Return how dispatches are to be run: as we are, and with what the play has set."""
+        os.makedirs(context.layout.bulk, exist_ok=True)
+        return {
+            "command": playbook_command(),
+            "arguments": playbook_arguments(),
+            "extra_vars": {**self._set_by_play(context, task_vars), **extra_vars(self._loader)},
+            "environment": environment(context.layout.bulk),
+            "cwd": self._loader.get_basedir(),
+        }
+
+    @staticmethod
+    def _set_by_play(context: StepContext, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Return the variables that the inventory does not have: those of the play, of roles and of tasks."""
+        known = task_vars["hostvars"].get(task_vars["inventory_hostname"]) or {}
+        return {name: value for name, value in context.variables.items() if known.get(name) != value}
