@@ -28,6 +28,7 @@ from . import (
     read_data,
     read_patterns,
 )
+from ._debian_catalogue import read_catalogue
 from ._debian_repo import release, RepositoryIndex
 from ._debian_sources import describe, dsc_files, find_source, LocalSource, NAME, pack_tree, VERSION
 
@@ -84,10 +85,7 @@ class Debian(PackageSystem):
 
     def prepare(self, inputs: BuildInputs) -> BuildPlan:
         """Return the plan of a build."""
-        if deb822 is None:
-            raise MissingLibrary(
-                "The Python library python-debian is missing.", remedy="Install it, for example with pip."
-            )
+        _check_library()
         name = self.check_name(inputs.job.package)
         source = find_source(inputs.source_directory, name, inputs.version) if inputs.source_directory else None
         files = _input_files(source, inputs.work_directory)
@@ -105,9 +103,10 @@ class Debian(PackageSystem):
             warnings=problems,
         )
 
-    def catalogue(self, inputs: CatalogueInputs) -> Catalogue:  # noqa: ARG002
-        """Return what can be built of the targets, and what that needs."""
-        raise BadRequest("Bulk builds of Debian packages are not there yet.")
+    def catalogue(self, inputs: CatalogueInputs) -> Catalogue:
+        """Return what there is of the targets, and what of the local sources they need."""
+        _check_library()
+        return read_catalogue(inputs, self.parse_request)
 
     def version_of(self, files: t.Sequence[str]) -> str:
         """Return the version in the first C(.changes): the whole one, with the epoch that no file name has."""
@@ -117,6 +116,11 @@ class Debian(PackageSystem):
                     version = describe(path).get("version", "").split(" ")[0]
                     return version if VERSION.fullmatch(version) else ""
         return ""
+
+
+def _check_library() -> None:
+    if deb822 is None:
+        raise MissingLibrary("The Python library python-debian is missing.", remedy="Install it, for example with pip.")
 
 
 def _input_files(source: LocalSource | None, work_directory: str) -> list[InputFile]:

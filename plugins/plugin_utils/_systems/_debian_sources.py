@@ -13,12 +13,16 @@ anything travels.
 
 from __future__ import annotations
 
+import bz2
+import hashlib
 import io
+import lzma
 import os
 import re
 import stat
 import tarfile
 import typing as t
+import zlib
 
 from ...module_utils._files import sha256_file
 from ...module_utils._names import BadName, check_file_name, check_sha256
@@ -31,6 +35,7 @@ except ImportError:  # told by _debian.py, which needs it for everything
     Deb822 = Version = None  # type: ignore[assignment,misc]
 
 DESCRIPTION_LIMIT = 1 << 20  # a .dsc, a control file or the head of a changelog; the largest known .dsc has 150 kB
+_COMPRESSED_LIMIT, _UNPACKED_LIMIT = 1 << 24, 1 << 26  # of the beginning of a tarball in which a control file may be
 VERSION_CONTROL = frozenset({".git", ".svn", ".hg", ".bzr", "_darcs", "CVS", ".pc.lock"})
 
 # Debian Policy 5.6.1 and 5.6.12.
@@ -63,6 +68,41 @@ def find_source(directory: str, name: str, version: str = "") -> LocalSource | N
     found = [source for source in found if not version or source.version == version]
     # Of equal versions the unpacked one: it is what somebody works on.
     return max(found, key=lambda source: (Version(source.version), source.kind), default=None)
+
+
+class LocalSources(t.NamedTuple):
+    """All source packages of a directory, by name; and what is wrong with those that cannot be read."""
+
+    found: dict[str, list[LocalSource]]
+    bad: dict[str, str]
+
+
+def list_sources(directory: str) -> LocalSources:
+    """Return all that C(find_source) could find, having looked through the directory once."""
+    try:
+        entries = sorted(os.listdir(directory))
+    except OSError as error:
+        raise BadSource(f"The source directory {directory!r} cannot be read: {error.strerror}.") from None
+    sources = LocalSources({}, {})
+    for entry in entries:
+        path = os.path.join(directory, entry)
+        name = entry.partition("_")[0] if entry.endswith(".dsc") else entry
+        try:
+            if entry.endswith(".dsc"):
+                source = read_dsc_head(path, name)
+            elif os.path.isfile(os.path.join(path, "debian", "control")):
+                source = read_tree(path, name)
+            else:
+                continue
+            if not NAME.fullmatch(name):
+                raise BadSource(f"{path}: {name!r:.100} cannot be the name of a Debian source package.")
+        except BadSource as error:
+            sources.bad.setdefault(name, error.message)
+            continue
+        sources.found.setdefault(name, []).append(source)
+    for found in sources.found.values():
+        found.sort(key=lambda source: (Version(source.version), source.kind), reverse=True)
+    return sources
 
 
 # --- .dsc ---------------------------------------------------------------------------------------------------------
@@ -135,6 +175,40 @@ def dsc_files(path: str) -> list[InputFile]:
     return [InputFile(check_file_name(own), path, os.path.getsize(path), sha256_file(path)), *files]
 
 
+def control_in_dsc(path: str) -> str:
+    """Return the control file in the source that the .dsc describes, reading no more than its beginning; else nothing.
+
+    It is looked for where dpkg-source puts it: in debian.tar, or in the only tarball.
+    """
+    names = [line.split()[-1] for line in describe(path).get("files", "").splitlines() if line.strip()]
+    tarballs = [name for name in names if re.search(r"\.tar\.(gz|xz|bz2)$", name)]
+    chosen = [name for name in tarballs if ".debian.tar." in name] or (tarballs if len(tarballs) == 1 else [])
+    try:
+        data = _beginning(os.path.join(os.path.dirname(path), check_file_name(chosen[0])))
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r|") as archive:
+            for entry in archive:
+                parts = [part for part in entry.name.split("/") if part != "."]
+                if entry.isreg() and parts[-2:] == ["debian", "control"] and len(parts) <= 3:
+                    content = archive.extractfile(entry)
+                    return content.read(DESCRIPTION_LIMIT).decode("utf-8", errors="replace") if content else ""
+    except Exception:  # pylint: disable=broad-except  # of damaged ones anything comes, TypeError included
+        return ""
+    return ""
+
+
+def _beginning(path: str) -> bytes:
+    """Return the beginning of what is compressed in a small regular file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        data = stream.read(_COMPRESSED_LIMIT)
+    if path.endswith(".gz"):
+        return zlib.decompressobj(wbits=31).decompress(data, _UNPACKED_LIMIT)
+    if path.endswith(".bz2"):
+        return bz2.BZ2Decompressor().decompress(data, _UNPACKED_LIMIT)
+    # The memory limit is for the dictionary: xz -9 has 64 MiB.
+    return lzma.LZMADecompressor(memlimit=128 << 20).decompress(data, _UNPACKED_LIMIT)
+
+
 def _verified(path: str, name: str, size: int, sha256: str, dsc: str) -> InputFile:
     try:
         found = os.lstat(path)
@@ -189,6 +263,42 @@ def pack_tree(source: LocalSource, directory: str) -> InputFile:
     return InputFile(name, path, os.path.getsize(path), sha256_file(path))
 
 
+def control_of(source: LocalSource) -> str:
+    """Return the control file of a local source; nothing where it cannot be read."""
+    if source.kind == "dsc":
+        return control_in_dsc(source.path)
+    return _read_description(os.path.join(source.path, "debian", "control"))
+
+
+def digest(source: LocalSource) -> str:
+    """Return the SHA-256 of what a source consists of: names, modes and contents of what is packed, but no times."""
+    if source.kind == "dsc":
+        return sha256_file(source.path)
+    whole = hashlib.sha256()
+    for relative in _walk(source.path):
+        full = os.path.join(source.path, relative)
+        found = os.lstat(full)
+        words = [relative, f"{stat.S_IFMT(found.st_mode):o} {_mode(found):o}"]
+        if stat.S_ISLNK(found.st_mode):
+            words.append(os.readlink(full))
+        elif stat.S_ISREG(found.st_mode):
+            words.append(sha256_file(full))
+        elif not stat.S_ISDIR(found.st_mode):
+            raise _odd_file(full)
+        whole.update(b"\0".join(map(os.fsencode, words)) + b"\0\n")
+    return whole.hexdigest()
+
+
+def _mode(found: os.stat_result) -> int:
+    """Return the mode that something is packed with."""
+    mode = stat.S_IMODE(found.st_mode) & 0o777 | 0o600
+    return mode | 0o100 if stat.S_ISDIR(found.st_mode) else mode
+
+
+def _odd_file(path: str) -> BadSource:
+    return BadSource(f"{path} is neither a file, a directory nor a link.", remedy="Remove it from the source.")
+
+
 def _walk(top: str) -> t.Iterator[str]:
     pending = ["."]
     while pending:
@@ -205,10 +315,9 @@ def _add(archive: tarfile.TarFile, top: str, relative: str) -> None:
     found = os.lstat(full)
     entry = tarfile.TarInfo(relative)
     entry.mtime = int(found.st_mtime)
-    entry.mode = stat.S_IMODE(found.st_mode) & 0o777 | 0o600
+    entry.mode = _mode(found)
     if stat.S_ISDIR(found.st_mode):
         entry.type = tarfile.DIRTYPE
-        entry.mode |= 0o100
         archive.addfile(entry)
     elif stat.S_ISLNK(found.st_mode):
         entry.type = tarfile.SYMTYPE
@@ -220,4 +329,4 @@ def _add(archive: tarfile.TarFile, top: str, relative: str) -> None:
             entry.size = os.fstat(stream.fileno()).st_size
             archive.addfile(entry, stream)
     else:
-        raise BadSource(f"{full} is neither a file, a directory nor a link.", remedy="Remove it from the source.")
+        raise _odd_file(full)
