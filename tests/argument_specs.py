@@ -74,6 +74,13 @@ ABOUT: dict[str, dict[str, t.Any]] = {
         "In check mode it says what would be made, and changes nothing.",
         "It is made by P(portbuild.cluster.dispatch#role) as the package V(INDEX), whose settings hold for it too.",
     ),
+    "control": _about(
+        "Take a machine or a package out of service, or bring it back",
+        "Says of a build machine that it gets no more jobs, or of a package that it is not tried, with a reason and who said so; "
+        "or takes that back.",
+        "The host that it is applied to is the controller, usually C(localhost).",
+        "In check mode it says what would change, and changes nothing. A second run in a row changes nothing.",
+    ),
     "cleanup": _about(
         "Remove leases and chroots that nobody owns",
         "Collects what was left uncollected, and removes what crashes left on the controller and on the machines, and "

@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk_process import BulkDied, BulkProcess
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._holds import read_holds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._outer import (
     environment,
     extra_vars,
@@ -37,7 +38,7 @@ class ActionModule(StepAction):
         wish = {
             "variables": context.variables,
             "machines": machines,
-            "held": {},
+            "held": self._held(context),
             "check": self.check_mode,
             "owner": self.owner.to_dict(),
             "runner": {} if self.check_mode else self._runner(context, task_vars),
@@ -79,6 +80,15 @@ class ActionModule(StepAction):
             {**candidate._asdict(), "tags": self.machine_settings(context, task_vars, candidate.name).tags}
             for candidate in candidates
         ]
+
+    @staticmethod
+    def _held(context: StepContext) -> dict[str, str]:
+        """Return the packages that are held, with a sentence on each."""
+        problems: list[str] = []
+        held = {name: held.sentence(name) for name, held in read_holds(context.layout, problems).items()}
+        for problem in problems:
+            display.warning(problem)
+        return held
 
     def _runner(self, context: StepContext, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Return how dispatches are to be run: as we are, and with what the play has set."""

@@ -16,6 +16,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import check_known
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._holds import Held, read_holds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import read_tree
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Candidate, Lease, NoMachine
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._requests import our_packages
@@ -43,6 +44,12 @@ class ActionModule(StepAction):
         why = read_duds(context.layout.duds).get(package)
         if why is not None and not settings.trybroken:
             return _not_tried(package, why)
+        problems: list[str] = []
+        held = read_holds(context.layout, problems).get(package)
+        for line in problems:
+            display.warning(line)
+        if held is not None:
+            return _held_back(package, held)
         read_bindist(context.layout)  # without one there is nothing to build in
         if context.system.needs_tree:
             read_tree(context.layout)
@@ -113,6 +120,11 @@ def _is_recorded(context: StepContext, lease: Lease, queue_id: str) -> bool:
 def _not_tried(package: str, why: str) -> dict[str, t.Any]:
     message = f"{package} is a dud ({why}) and was not tried. Set portbuild_trybroken to try it all the same."
     return {"changed": False, "outcome": {"outcome": "dud", "reason": "dud", "msg": message, "again": False}}
+
+
+def _held_back(package: str, held: Held) -> dict[str, t.Any]:
+    message = f"{held.sentence(package)} It was not tried. Release it with the unhold playbook."
+    return {"changed": False, "outcome": {"outcome": "held", "reason": "held", "msg": message, "again": False}}
 
 
 def _prediction(job: Job, machine: str | None) -> dict[str, t.Any]:

@@ -21,7 +21,7 @@ import typing as t
 from ..module_utils._errors import PortbuildError
 from ._bulk_report import Reporter
 from ._context import StepContext
-from ._journal import Command, Journal, Row, Run
+from ._journal import Answer, Command, Journal, Row, Run
 from ._launcher import Ended, Launch, Launcher
 from ._plan import own_reasons, Plan, Slots, Wishes
 from ._queue import Lease
@@ -337,22 +337,24 @@ class Bulk:
         """Whether all machines that there are take jobs: then waiting for one changes nothing."""
         return all(room is not None and room > 0 for room in self._rooms.values())
 
-    def _obey(self, command: Command) -> str:
+    def _obey(self, command: Command) -> Answer:
         try:
-            if command.command == "stop":
-                self._schedule.stop()
-                self._reporter.say(
-                    f"{command.who} says stop: nothing is started any more, what runs goes on to its end."
-                )
-                return "It stops when what runs now has ended."
-            if command.command == "retry":
-                self._schedule.retry(command.package)
-                self._row(command.package).attempts = []
-                self._row(command.package).state = State.QUEUED.value
-                self._paused.pop(command.package, None)
-                self._journal.write(self._run, [self._row(command.package)])
-                self._reporter.say(f"{command.who} says retry {command.package}.")
-                return f"{command.package} is tried again, and what needs it comes back."
-            return self._reporter.why(command.package)
+            return Answer(True, self._do(command))
         except PortbuildError as error:
-            return str(error)
+            return Answer(False, str(error))
+
+    def _do(self, command: Command) -> str:
+        name = command.package
+        if command.command == "stop":
+            self._schedule.stop()
+            self._reporter.say(f"{command.who} says stop: nothing is started any more, what runs goes on to its end.")
+            return "The bulk build ends when what runs now has ended."
+        if command.command == "retry":
+            self._schedule.retry(name)
+            row = self._row(name)
+            row.attempts, row.state = [], State.QUEUED.value
+            self._paused.pop(name, None)
+            self._journal.write(self._run, [row])
+            self._reporter.say(f"{command.who} says retry {name}.")
+            return f"{name} is tried again, and what was skipped for it comes back."
+        return self._reporter.why(name)

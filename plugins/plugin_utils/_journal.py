@@ -88,6 +88,13 @@ class Command(t.NamedTuple):
     who: str
 
 
+class Answer(t.NamedTuple):
+    """What the run says to that; whether it does what was asked."""
+
+    done: bool
+    text: str
+
+
 class Journal(abc.ABC):
     """The journal of one branch of one arch."""
 
@@ -127,11 +134,11 @@ class Journal(abc.ABC):
         """Return what was asked and is not answered yet, in order."""
 
     @abc.abstractmethod
-    def answer(self, number: int, text: str) -> None:
+    def answer(self, number: int, answer: Answer) -> None:
         """Answer a question."""
 
     @abc.abstractmethod
-    def answer_to(self, number: int) -> str | None:
+    def answer_to(self, number: int) -> Answer | None:
         """Return the answer, None while there is none."""
 
     @abc.abstractmethod
@@ -185,9 +192,7 @@ class SqliteJournal(Journal):
             database.execute(
                 "UPDATE bulk_runs SET ended = ?, ending = ? WHERE id = ?", (self._now(), ending, run.number)
             )
-            database.execute(
-                "UPDATE bulk_commands SET answer = 'The run has ended.' WHERE run = ? AND answer IS NULL", (run.number,)
-            )
+            _answer(database, "run", run.number, Answer(False, "The bulk build has ended."))
 
     def last(self) -> Run | None:
         with self._database.reading() as database:
@@ -221,14 +226,14 @@ class SqliteJournal(Journal):
         with self._database.reading() as database:
             return [Command(*row) for row in database.execute(query, (run.number,))]
 
-    def answer(self, number: int, text: str) -> None:
+    def answer(self, number: int, answer: Answer) -> None:
         with self._database.writing() as database:
-            database.execute("UPDATE bulk_commands SET answer = ? WHERE id = ?", (text, number))
+            _answer(database, "id", number, answer)
 
-    def answer_to(self, number: int) -> str | None:
+    def answer_to(self, number: int) -> Answer | None:
         with self._database.reading() as database:
             row = database.execute("SELECT answer FROM bulk_commands WHERE id = ?", (number,)).fetchone()
-            return None if row is None else t.cast("str | None", row[0])
+            return None if row is None or row[0] is None else Answer(*json.loads(row[0]))
 
     def made_of(self) -> dict[str, tuple[Identity, dict[str, t.Any]]]:
         with self._database.reading() as database:
@@ -239,6 +244,14 @@ class SqliteJournal(Journal):
         values = (package, identity.queue, identity.token, json.dumps(ingredients, sort_keys=True))
         with self._database.writing() as database:
             database.execute("INSERT OR REPLACE INTO made_of VALUES (?, ?, ?, ?)", values)
+
+
+def _answer(database: sqlite3.Connection, column: t.Literal["id", "run"], number: int, answer: Answer) -> None:
+    only = {"id": "id = ?", "run": "run = ?"}[column]
+    database.execute(
+        f"UPDATE bulk_commands SET answer = ? WHERE {only} AND answer IS NULL",  # noqa: S608
+        (json.dumps(answer), number),
+    )
 
 
 def _last(database: sqlite3.Connection) -> Run | None:

@@ -60,6 +60,8 @@ class Layout(ArchLayout):
         self.index = self._below("INDEX")
         self.index_facts = self._below("INDEX.json")  # its SHA-256, and what it was made from
         self.duds = self._below("duds")
+        self.holds = self._below("holds.json")  # packages that somebody does not want to be tried for a while
+        self.holds_lock = self._below(".holds.lock")
         self.make_conf = self._below("make.conf")
         self.packages = self._below("packages", "All")
         self.logs = self._below("logs")

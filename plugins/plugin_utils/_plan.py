@@ -141,7 +141,7 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
     recipes = catalogue.recipes
     graph = Graph((name, (*recipe.needs, *recipe.missing)) for name, recipe in recipes.items())
     ignored = {name: recipe.ignored for name, recipe in recipes.items() if recipe.ignored}
-    ignored.update({name: f"It is held: {held[name]}" for name in held if name in recipes})
+    ignored.update({name: held[name] for name in held if name in recipes})
     ignored = {**graph.reasons, **ignored}
     wanted = Wishes(context, recipes)
     own: dict[str, tuple[str, ...]] = {}

@@ -33,12 +33,9 @@ PACKAGE_SETTINGS = PREFIX + "package_settings"
 DEFAULT_USER = "root"  # of client_user, where neither it nor ansible_user is set
 
 DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "bulk", "setup", "bindist", "cleanup", "index"
-ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX)
-_ONLY_ONE = (
-    "package",
-    "machine",
-    "make_share",
-)  # what is said of a single dispatch; all else holds for those of a bulk too
+CONTROL = "control"
+ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL)
+_ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 
 Scope = t.Literal["controller", "branch", "machine"]
 
@@ -439,7 +436,7 @@ class Settings:
         None,
         "The release line that packages are built for, such as V(bookworm) or V(14).",
         roles=ROLES,
-        required=(DISPATCH, BULK, SETUP, BINDIST, INDEX),
+        required=(DISPATCH, BULK, SETUP, BINDIST, INDEX, CONTROL),
         scope="controller",
         conf=(),
     )
@@ -458,6 +455,8 @@ class Settings:
         "Of a FreeBSD port it is the name without version, with the flavor's prefix, such as V(py311-foo). "
         "The whole name with version, C(category/port) and C(category/port@flavor) are understood too.",
         "Identity, logs and packages go by the name alone.",
+        "Held and released it is whatever its version.",
+        roles=(DISPATCH, CONTROL),
         required=(DISPATCH,),
         scope="controller",
         conf=(),
@@ -477,6 +476,27 @@ class Settings:
         "build_machines",
         "The host pattern that tells which build machines a playbook works on.",
         roles=(SETUP, BINDIST, CLEANUP),
+        scope="controller",
+        conf=(),
+    )
+
+    command: str = _setting(
+        Choice("drain", "undrain", "hold", "unhold", "stop", "retry", "why"),
+        None,
+        "What is to be done. V(drain) takes a machine out of service, V(hold) a package; what is being built goes on. "
+        "V(undrain) and V(unhold) bring them back. What fits a package does the same for a machine, and the other way round.",
+        "V(stop) ends a bulk build when what runs has ended, V(retry) has it try a package again that failed, V(why) tells "
+        "why a package waits, is built, was skipped or ignored.",
+        roles=(CONTROL,),
+        required=(CONTROL,),
+        scope="controller",
+        conf=(),
+    )
+    reason: str = _setting(
+        Text(),
+        None,
+        "Why a machine is drained or a package is held: it is shown to whoever wonders.",
+        roles=(CONTROL,),
         scope="controller",
         conf=(),
     )
@@ -803,7 +823,8 @@ class Settings:
     machine: str = _setting(
         Name("the name of a build machine", check_machine),
         None,
-        "The build machine that is meant. A dispatch goes there or nowhere.",
+        "The one build machine that is meant. A dispatch goes there or nowhere.",
+        roles=(DISPATCH, CONTROL),
         scope="controller",
         conf=(),
     )

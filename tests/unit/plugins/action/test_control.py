@@ -12,9 +12,13 @@ import typing as t
 
 import pytest
 
-from ansible_collections.portbuild.cluster.plugins.action.control import ActionModule
+from ansible_collections.portbuild.cluster.plugins.action.control import ActionModule, who
+from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import UnknownMachine
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._holds import hold, read_holds
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import Layout
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import QueueError
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import BadArguments
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import Yard
 
 
@@ -23,14 +27,31 @@ def yard(tmp_path: pathlib.Path) -> Yard:
     return Yard(tmp_path / "queue", a1=2)
 
 
-def control(yard: Yard, command: str, machine: str, *, maxjobs: int = 2, reason: str = "") -> dict[str, t.Any]:
+def control(
+    yard: Yard, command: str, machine: str = "", *, package: str = "", maxjobs: int = 2, reason: str = ""
+) -> dict[str, t.Any]:
     action: t.Any = ActionModule.__new__(ActionModule)
     action._task = types.SimpleNamespace(check_mode=False)
-    action.context = lambda _task_vars: types.SimpleNamespace(queue=yard.queue)
+    action.context = lambda _task_vars, **_package: types.SimpleNamespace(
+        queue=yard.queue, layout=layout(yard), system=types.SimpleNamespace(resolve=resolve)
+    )
     action.maxjobs = lambda *_unused: maxjobs
     task_vars = {"groups": {"build_machines": ["a2"]}, "hostvars": {"a2": {}, "a3": {}}}
-    result: dict[str, t.Any] = action.step({"command": command, "machine": machine, "reason": reason}, task_vars)
+    arguments = {"command": command, "machine": machine, "package": package, "reason": reason}
+    result: dict[str, t.Any] = action.step(arguments, task_vars)
     return result
+
+
+def layout(yard: Yard) -> Layout:
+    found = Layout(str(yard.directory.parent), "amd64", "14")
+    pathlib.Path(found.branch_directory).mkdir(parents=True, exist_ok=True)
+    return found
+
+
+def resolve(asked: str, _index: str) -> tuple[str, str]:
+    if asked == "gone":
+        raise PortbuildError("The INDEX has no gone.")
+    return asked.rpartition("/")[2].partition("=")[0], ""
 
 
 @pytest.mark.parametrize("command", ["enter", "drain", "undrain"])
@@ -73,3 +94,39 @@ def test_what_a_person_took_offline_stays_so(yard: Yard) -> None:
     control(yard, "enter", "a1", maxjobs=0)
     control(yard, "drain", "a1", reason="new disks")
     assert control(yard, "enter", "a1", maxjobs=2)["state"] == "offline"
+
+
+@pytest.mark.parametrize(("take_out", "bring_back"), [("hold", "unhold"), ("drain", "undrain")], ids=["hold", "drain"])
+def test_words_for_machines_fit_packages_and_the_other_way_round(yard: Yard, take_out: str, bring_back: str) -> None:
+    ended = control(yard, take_out, package="devel/hello", reason="too new")
+    assert (ended["changed"], ended["state"]) == (True, "held")
+    assert "too new" in ended["msg"]
+    assert read_holds(layout(yard))["hello"].by
+    assert not control(yard, take_out, package="hello=2.0", reason="too new")["changed"]
+    assert control(yard, bring_back, package="hello")["state"] == "free"
+    assert read_holds(layout(yard)) == {}
+
+    assert control(yard, take_out, "a1", reason="new disks")["state"] == "offline"
+    assert yard.counter("a1") is None
+    assert control(yard, bring_back, "a1")["state"] == "online"
+    assert yard.counter("a1") == "0\n"
+
+
+def test_a_package_that_has_gone_can_be_released(yard: Yard) -> None:
+    hold(layout(yard), "gone", "", "ada", now=1.0)
+    assert control(yard, "unhold", package="gone")["changed"]
+    with pytest.raises(PortbuildError):
+        control(yard, "hold", package="gone")
+
+
+@pytest.mark.parametrize(
+    ("machine", "package"), [("", ""), ("a1", "hello")], ids=["nothing is named", "both are named"]
+)
+def test_one_thing_must_be_named(yard: Yard, machine: str, package: str) -> None:
+    with pytest.raises(BadArguments, match="portbuild_machine or portbuild_package"):
+        control(yard, "hold", machine, package=package)
+
+
+def test_awx_says_who_it_is() -> None:
+    assert who({"awx_user_name": "ada"}) == "ada"
+    assert who({})
