@@ -192,7 +192,8 @@ class SqliteJournal(Journal):
             database.execute(
                 "UPDATE bulk_runs SET ended = ?, ending = ? WHERE id = ?", (self._now(), ending, run.number)
             )
-            _answer(database, "run", run.number, Answer(False, "The bulk build has ended."))
+            answer = Answer(False, "The bulk build has ended.")
+            database.execute(_ANSWER_ALL, (json.dumps(answer), run.number))
 
     def last(self) -> Run | None:
         with self._database.reading() as database:
@@ -228,7 +229,7 @@ class SqliteJournal(Journal):
 
     def answer(self, number: int, answer: Answer) -> None:
         with self._database.writing() as database:
-            _answer(database, "id", number, answer)
+            database.execute(_ANSWER_ONE, (json.dumps(answer), number))
 
     def answer_to(self, number: int) -> Answer | None:
         with self._database.reading() as database:
@@ -246,12 +247,8 @@ class SqliteJournal(Journal):
             database.execute("INSERT OR REPLACE INTO made_of VALUES (?, ?, ?, ?)", values)
 
 
-def _answer(database: sqlite3.Connection, column: t.Literal["id", "run"], number: int, answer: Answer) -> None:
-    only = {"id": "id = ?", "run": "run = ?"}[column]
-    database.execute(
-        f"UPDATE bulk_commands SET answer = ? WHERE {only} AND answer IS NULL",  # noqa: S608
-        (json.dumps(answer), number),
-    )
+_ANSWER_ONE = "UPDATE bulk_commands SET answer = ? WHERE id = ? AND answer IS NULL"
+_ANSWER_ALL = "UPDATE bulk_commands SET answer = ? WHERE run = ? AND answer IS NULL"
 
 
 def _last(database: sqlite3.Connection) -> Run | None:

@@ -148,8 +148,8 @@ def cascades(
     """
     found: dict[str, tuple[str, ...]] = {}
     for name, codes in own.items():
-        if DEPENDENCY not in codes and mode != "missing" and any(needed in found for needed in needs[name]):
-            codes = (*codes, DEPENDENCY)
+        if not codes and mode != "missing" and any(needed in found for needed in needs[name]):
+            codes = (DEPENDENCY,)
         if codes:
             found[name] = codes
     return found
