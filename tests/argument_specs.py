@@ -97,10 +97,10 @@ def option(setting: Setting, role: str) -> dict[str, t.Any]:
         spec["elements"] = setting.kind.elements
     if setting.kind.choices:
         spec["choices"] = list(setting.kind.choices)
-    if setting.written is not None:
-        spec["default"] = setting.written
     if role in setting.required:
         spec["required"] = True
+    elif setting.written is not None:
+        spec["default"] = setting.written
     if setting.secret:
         spec["no_log"] = True
     return spec

@@ -65,7 +65,8 @@ class Reporter:
 
     def built(self, row: Row, version: str) -> None:
         """Say that a package was built."""
-        self.say(f"{row.machine}: {row.package} {version} built in {duration(row.seconds)} {self._counts()}")
+        what = f"{row.package} {version}".rstrip()
+        self.say(f"{row.machine}: {what} built in {duration(row.seconds)} {self._counts()}")
 
     def failed(self, row: Row, log: str = "") -> None:
         """Say that a package failed, and how many it takes along."""

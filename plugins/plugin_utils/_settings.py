@@ -839,7 +839,7 @@ class Settings:
     # bulk
     targets: tuple[str, ...] = _setting(
         _TARGETS,
-        None,
+        [],
         "What to build, with all that it needs: V(all), names of packages, C(name=version), C(category/port), "
         "C(category/port@flavor), C(CATEGORY-all) for a whole category, and C(@FILE) for a file on the controller with one "
         "of these a line.",
@@ -885,7 +885,6 @@ class Settings:
         1,
         "How many slots of a machine the package takes in a bulk build; a whole machine if it has fewer.",
         roles=(BULK,),
-        scope="controller",
         per_package=True,
     )
     alone: bool = _setting(
@@ -893,7 +892,6 @@ class Settings:
         False,
         "Whether the package has a machine to itself in a bulk build.",
         roles=(BULK,),
-        scope="controller",
         per_package=True,
     )
     needs_tags: tuple[str, ...] = _setting(
@@ -901,7 +899,6 @@ class Settings:
         [],
         "Tags (O(portbuild_tags)) that a machine must have to get the package in a bulk build.",
         roles=(BULK,),
-        scope="controller",
         per_package=True,
     )
     not_with: tuple[str, ...] = _setting(
@@ -909,7 +906,6 @@ class Settings:
         [],
         "Names of packages that must not be built, wherever, while this one is in a bulk build.",
         roles=(BULK,),
-        scope="controller",
         per_package=True,
     )
     tags: tuple[str, ...] = _setting(

@@ -161,6 +161,17 @@ def test_infrastructure_does_not_count_and_goes_elsewhere_later() -> None:
     assert placed(schedule.decide(220)) == ["a@m"]  # both let it down, so either will do
 
 
+def test_postponed_is_no_attempt_and_no_debit() -> None:
+    schedule = make({"a": ""}, {"m": 1}, options=Options(attempts=1, debits=1))
+    for time in (0.0, 5.0, 10.0):
+        assert placed(schedule.decide(time)) == ["a@m"]
+        schedule.postponed("a", time, 5.0, "Its slot is taken.")
+        assert schedule.decide(time + 4) == []
+        assert schedule.why("a") == "Its slot is taken. It is tried again soon."
+    with pytest.raises(BadEvent, match="postponed"):
+        schedule.postponed("a", 11.0, 5.0, "")
+
+
 def test_lost_at_last_and_the_machine_is_not_blamed_for_one_package() -> None:
     schedule = make({"killer": "", "b": "killer"}, {"m": 1}, options=Options(attempts=4))
     now = 0.0
@@ -507,6 +518,14 @@ class AnyOrder(RuleBasedStateMachine):
         if self.attempts[name] >= self.options.attempts:
             self.ended[name] = State.LOST
 
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), pause=st.sampled_from([0.0, 5.0, 500.0]))
+    def postponed(self, data: st.DataObject, pause: float) -> None:
+        name = self.end(data)
+        self.schedule.postponed(name, self.now, pause, "Not now.")
+        self.allowed[name] += 1
+        self.not_before[name] = self.now + pause
+
     @rule(name=st.sampled_from(PACKAGES))
     def retry(self, name: str) -> None:
         if self.ended.get(name) not in (State.FAILED, State.LOST):
@@ -598,6 +617,7 @@ class AnyOrder(RuleBasedStateMachine):
                 assert all(needed in self.needs[other] for other, needed in zip(chain, chain[1:]))
                 assert found[chain[-1]] in BAD - {State.SKIPPED}
             assert self.schedule.why(name) or state not in BAD
+            assert self.schedule.ready(name) == self.is_ready(name)
 
     def teardown(self) -> None:
         """Let all that can be built be built: nothing is forgotten, nothing waits for ever."""

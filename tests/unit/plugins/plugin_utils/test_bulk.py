@@ -1,0 +1,255 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A bulk build from one process to the next: whatever dies when, nothing is built twice and nothing is forgotten."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import tempfile
+import typing as t
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk_commands import ask, NotDone, why
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._journal import Answer, BulkRuns, NoBulk
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
+from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._bulk_world import World
+
+TREE = {"a": "", "b": "a", "c": "a", "d": "b c"}
+
+
+@pytest.fixture
+def world(tmp_path: pathlib.Path) -> World:
+    return World(tmp_path, TREE, {"m1": 1, "m2": 2})
+
+
+def test_all_is_built_and_then_nothing(world: World) -> None:
+    summary = world.begin().to_the_end()
+    assert (summary["ok"], summary["built"], summary["stayed"]) == (True, ["a", "b", "c", "d"], [])
+    summary = world.begin().to_the_end()
+    assert (summary["ok"], summary["built"], summary["stayed"]) == (True, [], ["a", "b", "c", "d"])
+    assert world.began == dict.fromkeys("abcd", 1)
+
+
+def test_what_fails_takes_its_dependents_along(world: World) -> None:
+    world.outcomes["b"] = ["failed"]
+    summary = world.begin().to_the_end()
+    assert not summary["ok"]
+    assert [entry["package"] for entry in summary["failed"]] == ["b"]
+    assert summary["failed"][0]["blocks"] == 1
+    assert summary["skipped"] == {"d": "b is failed."}
+    assert summary["built"] == ["a", "c"]
+    assert any("FAILED b: failed It takes 1 along." in line for line in world.said)
+    assert world.begin().to_the_end()["built"] == ["b", "d"]
+
+
+def test_a_change_spreads_only_if_something_comes_out_of_it(world: World) -> None:
+    world.begin().to_the_end()
+    world.digests["a"] = "another recipe"
+    going = world.begin()
+    assert going.plan.why == {"a": ("recipe",), "b": ("dependency",), "c": ("dependency",), "d": ("dependency",)}
+    summary = going.to_the_end()
+    assert (summary["built"], summary["stayed"]) == (["a", "b", "c"], ["d"])  # b and c came out as they were
+    assert "[0:00:20] d stays: what it needs has come out as it was." in world.said
+
+
+def test_a_cascade_always_goes_on(world: World) -> None:
+    world.variables["portbuild_cascade"] = "always"
+    world.begin().to_the_end()
+    world.digests["a"] = "another recipe"
+    world.time += 100
+    assert world.begin().to_the_end()["built"] == ["a", "b", "c", "d"]
+
+
+def test_other_reasons(world: World) -> None:
+    world.begin().to_the_end()
+    pathlib.Path(world.layout.packages, "a_1.0.deb").unlink()
+    pathlib.Path(world.layout.packages, "b_1.0.deb").write_bytes(b"short")
+    world.variables["portbuild_package_settings"] = {"c": {"build_options": ["nocheck"]}}
+    world.needs["d"] = ("b",)
+    assert world.begin().plan.why == {"a": ("missing",), "b": ("damaged",), "c": ("options",), "d": ("needs",)}
+    world.variables["portbuild_rebuild"] = "missing"
+    assert world.begin().plan.why == {"a": ("missing",), "b": ("damaged",)}
+    world.variables.update(portbuild_rebuild="targets", portbuild_targets=["b"])
+    assert world.begin().plan.why == {"a": ("missing",), "b": ("forced", "damaged")}
+
+
+def test_forced_packages_are_built_once_whatever_dies(world: World) -> None:
+    world.begin().to_the_end()
+    world.variables["portbuild_rebuild"] = "all"
+    going = world.begin()
+    going.step()
+    world.finish("a")
+    going.step()
+    world.die()
+    going = world.begin()
+    assert going.run.resumed
+    summary = going.to_the_end()
+    assert summary["built"] == ["a", "b", "c", "d"]
+    assert world.began == dict.fromkeys("abcd", 2)
+
+
+def test_infrastructure_is_not_the_package_s_fault(world: World) -> None:
+    world.outcomes["a"] = ["infrastructure", "infrastructure"]
+    summary = world.begin().to_the_end()
+    assert summary["ok"]
+    assert world.began["a"] == 3
+    world.digests["a"] = "another"
+    world.outcomes["a"] = ["infrastructure"] * 9
+    summary = world.begin().to_the_end()
+    assert summary["given_up"].keys() == {"a"}
+    assert summary["skipped"].keys() == {"b", "c", "d"}
+    assert not summary["ok"]
+
+
+@pytest.mark.parametrize("reason", ["stale", "all_busy", "job_busy", "controller"])
+def test_nobody_s_fault_is_no_attempt(world: World, reason: str) -> None:
+    world.outcomes["a"] = [reason] * 20
+    assert world.begin(attempts=2).to_the_end()["ok"]
+
+
+def test_machines_go_and_come(world: World) -> None:
+    world.offline = {"m1", "m2"}
+    going = world.begin()
+    for _second in range(40):
+        assert going.step()
+    assert not world.running
+    assert any("no machine takes packages" in line for line in world.said)
+    world.offline = {"m1"}
+    going.step(3.0)
+    assert {build.machine for build in world.running.values()} == {"m2"}
+    world.foreign["m2"] = 2
+    world.finish("a")
+    going.step(3.0)
+    assert not world.running  # others have taken its slots
+    world.foreign["m2"] = 1
+    going.step(3.0)
+    assert len(world.running) == 1
+    assert going.to_the_end()["ok"]
+
+
+def test_stop_and_go_on(world: World) -> None:
+    going = world.begin()
+    going.step()
+    number = 0
+
+    def obey() -> Answer | None:
+        going.step(3.0)
+        return world.journal.answer_to(number)
+
+    with pytest.raises(NoBulk):
+        ask(world.journal, "stop", "", "me")  # its owner is a double, which nobody takes for alive
+    with world.journal._database.writing() as database:
+        database.execute("UPDATE bulk_runs SET owner = ?", (_living_owner(),))
+    number = world.journal.ask("stop", "", "me")
+    assert obey() == Answer(True, "The bulk build ends when what runs now has ended.")
+    with pytest.raises(BulkRuns, match="runs already"):
+        world.journal.begin({}, Owner.of(1))
+    summary = going.to_the_end()
+    assert summary["built"] == ["a"]
+    assert summary["unfinished"] == ["b", "c", "d"]
+    assert not summary["ok"]
+    assert world.begin().to_the_end()["built"] == ["b", "c", "d"]
+
+
+def _living_owner() -> str:
+    return json.dumps(Owner.of(os.getpid()).to_dict())
+
+
+def test_retry_and_why(world: World) -> None:
+    world.outcomes["b"] = ["failed"]
+    going = world.begin()
+    while world.began["b"] == 0 or "b" in world.running:
+        going.step()
+        if world.running:
+            world.finish(min(world.running))
+    going.step()
+    with world.journal._database.writing() as database:
+        database.execute("UPDATE bulk_runs SET owner = ?", (_living_owner(),))
+    answers = {
+        world.journal.ask("why", "d", "me"): Answer(
+            True, "d is skipped. b is failed. It is to be built because there is none."
+        ),
+        world.journal.ask("retry", "d", "me"): Answer(False, "d is skipped. Retry b, for which it waits."),
+        world.journal.ask("why", "nobody", "me"): None,
+        world.journal.ask("retry", "b", "me"): Answer(
+            True, "b is tried again, and what was skipped for it comes back."
+        ),
+    }
+    going.step(3.0)
+    for number, expected in answers.items():
+        answer = world.journal.answer_to(number)
+        assert answer is not None
+        assert expected is None or answer == expected
+    assert going.to_the_end()["ok"]
+    assert why(world.journal, "b", "me").startswith("In the last bulk build b was built.")
+    with pytest.raises(NotDone, match="knows nothing of nobody"):
+        why(world.journal, "nobody", "me")
+
+
+def test_cycles_missing_and_unknown_are_named_and_the_rest_is_built(tmp_path: pathlib.Path) -> None:
+    world = World(tmp_path, {"a": "", "x": "y", "y": "x", "z": "nowhere", "b": "z a"}, {"m": 3})
+    world.variables["portbuild_targets"] = ["all", "nobody"]
+    summary = world.begin().to_the_end()
+    assert summary["built"] == ["a"]
+    assert summary["ignored"] == {
+        "x": "It is in a cycle of 2: x needs y needs x.",
+        "y": "It is in a cycle of 2: x needs y needs x.",
+        "z": "It needs nowhere, which is not there.",
+    }
+    assert summary["unknown"] == {"nobody": "There is no nobody."}
+    assert not summary["ok"]
+
+
+NAMES = "abcdef"
+trees = st.dictionaries(st.sampled_from(NAMES), st.sets(st.sampled_from(NAMES), max_size=3), min_size=1).map(
+    lambda tree: {
+        name: " ".join(sorted(needed for needed in needs if needed < name and needed in tree))
+        for name, needs in tree.items()
+    }
+)
+outcomes = st.dictionaries(
+    st.sampled_from(NAMES),
+    st.lists(st.sampled_from(["built", "failed", "infrastructure", "stale", "job_busy"]), max_size=3),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(tree=trees, outcomes=outcomes, data=st.data())
+def test_whatever_dies_when_the_result_is_that_of_an_undisturbed_run(
+    tree: dict[str, str], outcomes: dict[str, list[str]], data: st.DataObject
+) -> None:
+    """The bulk build dies between any two steps, builds end at any time, whether anybody waits for them or not."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # a disk would wait for each commit
+    with tempfile.TemporaryDirectory(dir=memory) as first, tempfile.TemporaryDirectory(dir=memory) as second:
+        undisturbed = World(pathlib.Path(first), tree, {"m1": 1, "m2": 2})
+        disturbed = World(pathlib.Path(second), tree, {"m1": 1, "m2": 2})
+        for world in (undisturbed, disturbed):
+            world.outcomes.update({name: list(ends) for name, ends in outcomes.items()})
+        expected = undisturbed.begin().to_the_end()
+        going = disturbed.begin()
+        for _moment in range(data.draw(st.integers(0, 12), label="moments")):
+            what = data.draw(st.sampled_from(["step", "finish", "die"]), label="what")
+            if what == "step":
+                going.step(data.draw(st.sampled_from([0.1, 3.0, 60.0])))
+            elif what == "finish" and disturbed.running:
+                disturbed.finish(data.draw(st.sampled_from(sorted(disturbed.running))))
+            elif what == "die":
+                disturbed.die()
+                going = disturbed.begin()
+        found = going.to_the_end()
+        assert _ends(found) == _ends(expected)
+        assert disturbed.began == undisturbed.began
+        assert not disturbed.running
+
+
+def _ends(summary: dict[str, t.Any]) -> dict[str, t.Any]:
+    names = ("ok", "built", "skipped", "unfinished", "ignored")
+    failed = sorted(entry["package"] for entry in summary["failed"])
+    return {**{name: summary[name] for name in names}, "failed": failed, "given_up": sorted(summary["given_up"])}
