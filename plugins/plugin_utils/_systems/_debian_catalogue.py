@@ -273,12 +273,14 @@ class _Assembly:
         names = sorted(seen)
         found = solver.solve(names)
         broken = break_cycles([edges.needs for edges in found], [edges.firm for edges in found])
+        dropped: dict[int, set[int]] = {}
         for number, needed in broken:
-            found[number].needs.discard(needed)
-        recipes = {
-            name: self._recipe(chosen[name], tuple(names[needed] for needed in sorted(edges.needs)), edges.missing)
-            for name, edges in zip(names, found, strict=True)
-        }
+            dropped.setdefault(number, set()).add(needed)
+        recipes = {}
+        for number, (name, edges) in enumerate(zip(names, found, strict=True)):
+            gone = dropped.get(number, ())
+            needs = tuple(names[needed] for needed in edges.needs if needed not in gone)
+            recipes[name] = self._recipe(chosen[name], needs, edges.missing)
         return recipes, tuple((names[number], names[needed]) for number, needed in broken)
 
     def _dependencies(self, package: Package) -> list[str]:

@@ -14,27 +14,25 @@ import heapq
 
 from .._graph import components
 
-Edges = list[set[int]]  # for each package, by number, those that it needs
+Edges = c.Sequence[c.Sequence[int]]  # for each package, by number, those that it needs, sorted
+Firm = c.Sequence[c.Container[int]]
 _PATIENCE = 5_000_000  # steps that are spent on taking back what need not have been dropped
 
 
-def break_cycles(needs: Edges, firm: c.Sequence[c.Container[int]]) -> list[tuple[int, int]]:
+def break_cycles(needs: Edges, firm: Firm) -> list[tuple[int, int]]:
     """Return the edges, sorted, without which there are no cycles but such as consist of firm edges.
 
     C(firm[n]) are those of C(needs[n]) that must stay. How to drop as few as possible nobody knows in reasonable time;
     here each package comes as early as it lacks the least, and then what was dropped for nothing is taken back.
     """
     dropped: list[tuple[int, int]] = []
-    ordered = [tuple(sorted(needed)) for needed in needs]
-    for part in components(ordered, range(len(needs))):
+    for part in components(needs, range(len(needs))):
         if len(part) > 1 or part[0] in needs[part[0]]:
-            dropped += _break(part, ordered, firm)
-    return sorted(_taken_back(dropped, ordered))
+            dropped += _break(part, needs, firm)
+    return sorted(_taken_back(dropped, needs))
 
 
-def _break(
-    part: list[int], needs: c.Sequence[c.Sequence[int]], firm: c.Sequence[c.Container[int]]
-) -> list[tuple[int, int]]:
+def _break(part: list[int], needs: Edges, firm: Firm) -> list[tuple[int, int]]:
     """Return the soft edges that lead back in an order of these packages in which no firm edge does."""
     inside = set(part)
     hopeless = _groups(part, inside, needs, firm)
@@ -51,9 +49,7 @@ def _break(
     ]
 
 
-def _groups(
-    part: list[int], inside: set[int], needs: c.Sequence[c.Sequence[int]], firm: c.Sequence[c.Container[int]]
-) -> dict[int, int]:
+def _groups(part: list[int], inside: set[int], needs: Edges, firm: Firm) -> dict[int, int]:
     """Return for each package the first of those that it is in a firm cycle with: nothing gets them out of it."""
     place = {number: index for index, number in enumerate(part)}
     edges = [[place[n] for n in needs[number] if n in inside and n in firm[number]] for number in part]
@@ -63,8 +59,8 @@ def _groups(
 def _order(
     part: list[int],
     inside: set[int],
-    needs: c.Sequence[c.Sequence[int]],
-    firm: c.Sequence[c.Container[int]],
+    needs: Edges,
+    firm: Firm,
     group: dict[int, int],
 ) -> list[int]:
     """Return the packages, each after those that it firmly needs, and else the one next that lacks the fewest."""
@@ -103,7 +99,7 @@ def _order(
     return order
 
 
-def _taken_back(dropped: list[tuple[int, int]], needs: c.Sequence[c.Sequence[int]]) -> set[tuple[int, int]]:
+def _taken_back(dropped: list[tuple[int, int]], needs: Edges) -> set[tuple[int, int]]:
     """Return what of it must really be dropped: what lies on a cycle of edges that are kept."""
     gone = set(dropped)
     steps = 0

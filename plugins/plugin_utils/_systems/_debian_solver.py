@@ -36,10 +36,10 @@ class Choice(t.NamedTuple):
 
 
 class Edges(t.NamedTuple):
-    """What a source needs: sources by number, those of them for which the archive has nothing that would do."""
+    """What a source needs: sources by number, sorted; and those of them for which the archive has nothing that would do."""
 
-    needs: set[int]
-    firm: set[int]
+    needs: tuple[int, ...]
+    firm: tuple[int, ...]
     missing: tuple[str, ...]
 
 
@@ -222,6 +222,7 @@ class _Bits:
         self._numbers = {name: number for number, name in enumerate(names)}
         self._places: dict[str, int] = {}
         self._order: list[int] = []
+        self._known: dict[int, tuple[int, ...]] = {}
 
     def of(self, name: str) -> int:
         """Return the set with this source only."""
@@ -231,12 +232,15 @@ class _Bits:
             self._order.append(self._numbers[name])
         return 1 << place
 
-    def numbers(self, bits: int) -> set[int]:
-        """Return the numbers of the sources in the set."""
-        found = set()
-        digits = f"{bits:b}"[::-1]
-        place = digits.find("1")
-        while place >= 0:
-            found.add(self._order[place])
-            place = digits.find("1", place + 1)
-        return found
+    def numbers(self, bits: int) -> tuple[int, ...]:
+        """Return the numbers of the sources in the set, sorted; the same object for the same set."""
+        known = self._known.get(bits)
+        if known is None:
+            found = []
+            digits = f"{bits:b}"[::-1]
+            place = digits.find("1")
+            while place >= 0:
+                found.append(self._order[place])
+                place = digits.find("1", place + 1)
+            known = self._known[bits] = tuple(sorted(found))
+        return known
