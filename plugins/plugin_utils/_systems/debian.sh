@@ -83,11 +83,15 @@ all_here() {
 # takes longer than the rest: resolve FUNCTION, which calls plan.
 resolve() {
     : > "$state/wanted"
-    if "$1" > "$state/said"; then
-        if [ -e "$state/updated" ] || all_here; then
-            return 0
-        fi
-    elif [ -e "$state/updated" ]; then
+    if "$1" > "$state/said" && { [ -e "$state/updated" ] || all_here; }; then
+        return 0
+    fi
+    renew "$1"
+}
+
+# Plan with the archive's newest lists; fails where these were used already: renew FUNCTION
+renew() {
+    if [ -e "$state/updated" ]; then
         cat "$state/said"
         return 1
     fi
@@ -109,6 +113,7 @@ ask_for_ours() {
 }
 
 # Get the archive's files that this machine does not have yet; each is named by its SHA-256, which apt has verified.
+# download [FUNCTION]: what planned them, if that was done with the lists of the base: what these name may have vanished.
 download() {
     sort -u "$state/wanted" | grep -v '^file:' > "$state/fetch" || return 0
     rm -rf "$out/archives" # may be what a build left there
@@ -119,8 +124,14 @@ download() {
     done < "$state/fetch" > "$state/arguments"
     if [ -s "$state/arguments" ]; then
         say "$(grep -c '^SHA256:' "$state/arguments") files to download."
-        xargs -n 300 /usr/lib/apt/apt-helper -q download-file < "$state/arguments" ||
-            soft 'A file of the archive could not be downloaded.'
+        xargs -n 300 /usr/lib/apt/apt-helper -q download-file < "$state/arguments" || {
+            if [ $# = 0 ] || [ -e "$state/updated" ]; then
+                soft 'A file of the archive could not be downloaded.'
+            fi
+            renew "$1" || soft 'What the lists of the base name is not in the archive any more.'
+            download
+            return
+        }
         mv "$out/archives/new/"* "$out/archives/"
         sed -n 's/^SHA256:\(.*\)/\1 \1/p' "$state/arguments" > "$out/archives.list"
     fi
@@ -154,14 +165,15 @@ replaced() {
 
 # --- fetch ----------------------------------------------------------------------------------------------------------
 
+plan_source() { plan --only-source source -- "$PB_PACKAGE${PB_VERSION:+=$PB_VERSION}"; }
+
 # The source, downloaded along the archive's chain of signatures.
 step_fetch() {
     install -d -o "$PB_BUILD_USER" "$distfiles"
-    update_lists
     : > "$state/wanted"
-    plan --only-source source -- "$PB_PACKAGE${PB_VERSION:+=$PB_VERSION}" ||
+    plan_source > "$state/said" || renew plan_source ||
         fail "The archive has no source package $PB_PACKAGE${PB_VERSION:+ $PB_VERSION}."
-    download
+    download plan_source
     while read -r _ name sum; do
         cp "$(located "$sum")" "$distfiles/$name"
     done < "$state/fetch"

@@ -204,6 +204,74 @@ def test_files_that_a_changes_file_lists(tmp_path: pathlib.Path) -> None:
     assert shell(tmp_path, f"listed {changes}").stdout == "bbb 2 yes.deb\n"
 
 
+# What apt would do: the lists of the base name demo 1, the newest ones demo 2; the archive has what $ARCHIVE names.
+APT = r"""
+export PATH=$pb/bin:$PATH
+distfiles=$pb/distfiles PB_BUILD_USER=$(id -un)
+install() {
+    for last; do :; done
+    mkdir -p "$last"
+}
+chown() { :; }
+plan() {
+    echo "plan $*" >> "$pb/calls"
+    version=1
+    [ ! -e "$state/updated" ] || version=2
+    case $4 in
+        demo | demo=$version) echo "http://x/demo_$version.dsc demo_$version.dsc sum$version" > "$state/wanted" ;;
+        *) echo 'apt knows no such version'; return 1 ;;
+    esac
+}
+update_lists() {
+    echo update >> "$pb/calls"
+    [ "$REACHABLE" = yes ] || soft 'The lists of the archive could not be updated.'
+    : > "$state/updated"
+}
+xargs() {
+    while read -r uri && read -r path && read -r _; do
+        case " $ARCHIVE " in
+            *" ${uri##*/} "*) echo "$uri" > "$path" ;;
+            *) return 1 ;;
+        esac
+    done
+}
+step_fetch
+"""
+
+
+@pytest.mark.parametrize(
+    ("archive", "reachable", "version", "updates", "status", "result"),
+    [
+        pytest.param("demo_1.dsc demo_2.dsc", "yes", "", 0, 0, "demo_1.dsc", id="the lists of the base do"),
+        pytest.param("demo_1.dsc", "no", "", 0, 0, "demo_1.dsc", id="nothing else is asked"),
+        pytest.param("demo_2.dsc", "yes", "", 1, 0, "demo_2.dsc", id="the file has vanished"),
+        pytest.param("demo_2.dsc", "yes", "2", 1, 0, "demo_2.dsc", id="the version is newer than the lists"),
+        pytest.param("demo_2.dsc", "yes", "1", 1, 75, "not in the archive any more", id="the version has vanished"),
+        pytest.param("", "yes", "", 1, 75, "could not be downloaded", id="the archive is not whole"),
+        pytest.param("", "no", "", 1, 75, "lists of the archive", id="the archive is away"),
+        pytest.param("demo_1.dsc", "yes", "3", 1, 1, "has no source package demo 3", id="there is no such version"),
+    ],
+)
+def test_a_source_is_fetched_with_the_lists_of_the_base(
+    archive: str, reachable: str, version: str, updates: int, status: int, result: str, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "archives").mkdir()
+    done = shell(tmp_path, APT, ARCHIVE=archive, REACHABLE=reachable, PB_VERSION=version)
+    assert (done.returncode, (tmp_path / "calls").read_text().split().count("update")) == (status, updates), done
+    if status == 0:
+        assert [path.name for path in (tmp_path / "distfiles").iterdir()] == [result]
+    else:
+        assert result in done.stdout + done.stderr
+
+
+def test_a_source_that_the_machine_has_is_not_downloaded(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "archives").mkdir()
+    (tmp_path / "archives" / "sum1").write_text("cached")
+    done = shell(tmp_path, APT, ARCHIVE="", REACHABLE="no", PB_VERSION="")
+    assert done.returncode == 0, done
+    assert (tmp_path / "distfiles" / "demo_1.dsc").read_text() == "cached"
+
+
 def test_make_jobs_are_the_jobs_share(tmp_path: pathlib.Path) -> None:
     assert shell(tmp_path, "make_jobs", PB_MAXJOBS="1000").stdout == "1\n"
     assert int(shell(tmp_path, "make_jobs").stdout) >= 1
