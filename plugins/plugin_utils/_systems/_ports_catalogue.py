@@ -98,7 +98,8 @@ def _dependencies(
 
 def _absent(index: Index, name: str) -> str:
     other = index.by_base.get(name.rpartition("-")[0])
-    return f"{name} (the INDEX has {other.name})" if other else name
+    # Not the name alone: that may be another package's without its version.
+    return f"the package {name}" + (f" (the INDEX has {other.name})" if other else "")
 
 
 # -- what a target may be called ---------------------------------------------------------------------------------------
