@@ -23,7 +23,7 @@ def break_cycles(needs: Edges, firm: Firm) -> list[tuple[int, int]]:
     """Return the edges, sorted, without which there are no cycles but such as consist of firm edges.
 
     C(firm[n]) are those of C(needs[n]) that must stay. How to drop as few as possible nobody knows in reasonable time;
-    here each package comes as early as it lacks the least, and then what was dropped for nothing is taken back.
+    here they are brought into an order that few edges lead back in, and then what was dropped for nothing is taken back.
     """
     dropped: list[tuple[int, int]] = []
     for part in components(needs, range(len(needs))):
@@ -34,69 +34,89 @@ def break_cycles(needs: Edges, firm: Firm) -> list[tuple[int, int]]:
 
 def _break(part: list[int], needs: Edges, firm: Firm) -> list[tuple[int, int]]:
     """Return the soft edges that lead back in an order of these packages in which no firm edge does."""
-    inside = set(part)
-    hopeless = _groups(part, inside, needs, firm)
-    order = _order(part, inside, needs, firm, hopeless)
-    position = {number: place for place, number in enumerate(order)}
+    knot = _Knot(part, needs, firm)
+    position = {number: place for place, number in enumerate(knot.order())}
     return [
         (number, needed)
         for number in part
         for needed in needs[number]
-        if needed in inside
+        if needed in position
         and position[needed] >= position[number]
         and needed not in firm[number]
-        and (number == needed or hopeless[number] != hopeless[needed])
+        and (knot.head[needed] != knot.head[number] or len(knot.members[knot.head[number]]) == 1)
     ]
 
 
-def _groups(part: list[int], inside: set[int], needs: Edges, firm: Firm) -> dict[int, int]:
-    """Return for each package the first of those that it is in a firm cycle with: nothing gets them out of it."""
-    place = {number: index for index, number in enumerate(part)}
-    edges = [[place[n] for n in needs[number] if n in inside and n in firm[number]] for number in part]
-    return {part[index]: part[min(group)] for group in components(edges, range(len(part))) for index in group}
+class _Knot:
+    """Packages all of which need each other. Nothing gets those out of it that are in a firm cycle: these are as one.
 
+    Next in the order comes what lacks nothing, else what lacks little of which much needs it (the heuristic of Eades,
+    Lin and Smyth), but nothing before what it firmly needs.
+    """
 
-def _order(
-    part: list[int],
-    inside: set[int],
-    needs: Edges,
-    firm: Firm,
-    group: dict[int, int],
-) -> list[int]:
-    """Return the packages, each after those that it firmly needs, and else the one next that lacks the fewest."""
-    held = dict.fromkeys(part, 0)  # by how many that it firmly needs
-    lacks = dict.fromkeys(part, 0)
-    wanted_by: dict[int, list[int]] = {number: [] for number in part}
-    for number in part:
-        for needed in needs[number]:
-            if needed in inside and group[needed] != group[number]:
-                wanted_by[needed].append(number)
-                lacks[number] += 1
-                held[number] += needed in firm[number]
-    members: dict[int, list[int]] = {}
-    for number in sorted(part):
-        members.setdefault(group[number], []).append(number)
-    blocked = {head: sum(held[number] for number in numbers) for head, numbers in members.items()}
-    short = {head: sum(lacks[number] for number in numbers) for head, numbers in members.items()}
-    useful = {head: sum(len(wanted_by[number]) for number in numbers) for head, numbers in members.items()}
-    heap = [(short[head], -useful[head], head) for head in members if not blocked[head]]
-    heapq.heapify(heap)
-    order: list[int] = []
-    placed: set[int] = set()
-    while heap:
-        count, _useful, head = heapq.heappop(heap)
-        if head in placed or count != short[head]:
-            continue
-        placed.add(head)
-        for number in members[head]:
-            order.append(number)
-            for other in wanted_by[number]:
-                above = group[other]
-                short[above] -= 1
-                blocked[above] -= number in firm[other]
-                if above not in placed and not blocked[above]:
-                    heapq.heappush(heap, (short[above], -useful[above], above))
-    return order
+    def __init__(self, part: list[int], needs: Edges, firm: Firm) -> None:
+        self._needs = needs
+        self._firm = firm
+        place = {number: index for index, number in enumerate(part)}
+        firmly = [[place[n] for n in needs[number] if n in place and n in firm[number]] for number in part]
+        self.members: dict[int, list[int]] = {}
+        for group in components(firmly, range(len(part))):
+            numbers = sorted(part[index] for index in group)
+            self.members[numbers[0]] = numbers
+        self.head = {number: head for head, numbers in self.members.items() for number in numbers}
+        self._wanted_by: dict[int, list[int]] = {number: [] for number in part}
+        self._lacks = dict.fromkeys(self.members, 0)
+        self._held = dict.fromkeys(self.members, 0)  # by how many that it firmly needs
+        self._useful = dict.fromkeys(self.members, 0)
+        for number in part:
+            for needed in self._others(number):
+                self._wanted_by[needed].append(number)
+                self._lacks[self.head[number]] += 1
+                self._held[self.head[number]] += needed in firm[number]
+                self._useful[self.head[needed]] += 1
+
+    def _others(self, number: int) -> list[int]:
+        """Return what a package needs of the knot, but for what it is as one with."""
+        head = self.head
+        return [needed for needed in self._needs[number] if needed in head and head[needed] != head[number]]
+
+    def _rank(self, head: int) -> tuple[bool, int, int]:
+        return self._lacks[head] > 0, self._lacks[head] - self._useful[head], head
+
+    def order(self) -> list[int]:
+        """Return the packages in their order."""
+        heap = [self._rank(head) for head, held in self._held.items() if not held]
+        heapq.heapify(heap)
+        found: list[int] = []
+        placed: set[int] = set()
+        while heap:
+            first = heapq.heappop(heap)
+            head = first[2]
+            if head in placed:
+                continue
+            if first != (actual := self._rank(head)):
+                if first < actual:  # it has become worse since; else there is a better one of it in the heap
+                    heapq.heappush(heap, actual)
+                continue
+            placed.add(head)
+            found += self.members[head]
+            for better in self._place(head, placed):
+                heapq.heappush(heap, self._rank(better))
+        return found
+
+    def _place(self, head: int, placed: c.Container[int]) -> set[int]:
+        """Take note that these come next; return those that are nearer to it now and that nothing holds."""
+        nearer = set()
+        for number in self.members[head]:
+            for needed in self._others(number):
+                self._useful[self.head[needed]] -= 1
+            for other in self._wanted_by[number]:
+                above = self.head[other]
+                self._lacks[above] -= 1
+                self._held[above] -= number in self._firm[other]
+                if not self._held[above] and above not in placed:
+                    nearer.add(above)
+        return nearer
 
 
 def _taken_back(dropped: list[tuple[int, int]], needs: Edges) -> set[tuple[int, int]]:
