@@ -48,12 +48,15 @@ update_lists() {
 }
 
 # Offer the flat repository in a directory before the archive's packages: offer NAME DIRECTORY PRIORITY
+# Its line comes first: packages of the same version, relations and size are one for apt, whatever their content, and the
+# file is taken from the source that it has read first.
 offer() {
     [ -s "$2/Packages" ] || return 0
-    printf 'deb [trusted=yes] file:%s ./\n' "$2" > "/etc/apt/sources.list.d/$1.list"
+    printf 'deb [trusted=yes] file:%s ./\n' "$2" > "$state/$1.list"
+    cat "$state/$1.list" /etc/apt/sources.list > "$state/sources.list"
+    cat "$state/sources.list" > /etc/apt/sources.list
     printf 'Package: *\nPin: release o=%s\nPin-Priority: %s\n' "$1" "$3" > "/etc/apt/preferences.d/$1"
-    apt-get -qq --no-list-cleanup -o Dir::Etc::SourceParts=- \
-        -o "Dir::Etc::SourceList=/etc/apt/sources.list.d/$1.list" update ||
+    apt-get -qq --no-list-cleanup -o Dir::Etc::SourceParts=- -o "Dir::Etc::SourceList=$state/$1.list" update ||
         soft "The index of $2 cannot be read."
 }
 
