@@ -20,14 +20,14 @@ import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client, ClientSpec, Cluster
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import CHECKOUT, COLLECTIONS, Ended, Farm
 from ansible_collections.portbuild.cluster.tests.integration_cluster.conftest import provide_bindist
-from ansible_collections.portbuild.cluster.tests.tools.host import as_root
+
+from ._sbuild import Built, sbuild
 
 DIRECTORY = CHECKOUT / ".cache" / "bench"
 HERE = pathlib.Path(__file__).parent
@@ -162,37 +162,6 @@ def original(client: Client, work: pathlib.Path) -> None:
 CALLS_OF_ORIGINAL = 8
 
 
-# -- sbuild ------------------------------------------------------------------------------------------------------------
-
-
-def sbuild(bindist: pathlib.Path, branch: str) -> float | str:
-    """Build hello with sbuild as an ordinary user from the same base; return the seconds, or why it cannot be done.
-
-    The user, and its range of user ids, exist in a mount namespace only; processes end with their PID namespace.
-    """
-    home = pathlib.Path(tempfile.mkdtemp(prefix="portbuild-bench-", dir="/var/tmp"))
-    try:
-        tarball = home / "bindist.tar.gz"
-        shutil.copyfile(bindist, tarball)
-        script = as_root(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"])
-        began = time.monotonic()
-        done = subprocess.run(
-            [*script, str(HERE / "sbuild.sh"), str(home), str(tarball), branch, "hello"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=1800,
-        )
-        seconds = time.monotonic() - began
-    finally:
-        subprocess.run(as_root(["rm", "-rf", "--one-file-system", "--", str(home)]), check=True)
-    if done.returncode == 0 and "Status: successful" in done.stdout:
-        return seconds
-    return "\n".join(done.stdout.splitlines()[-15:])
-
-
 # -- the report --------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +202,7 @@ def report_original(costs: list[Cost], runs: list[Dispatch]) -> None:
     say(f"  {'ours, added to the build':<42}{added:>9.3f}{'':>9}   {added / cost.wall:.1f} times the original's")
 
 
-def report_hello(ours: list[Dispatch], theirs: list[float | str]) -> None:
+def report_hello(ours: list[Dispatch], theirs: list[Built]) -> None:
     """Print both ways to build a real package."""
     say("\nA real package (hello), from the archive, with its build dependencies")
     wall, whole = median(run.inside.wall for run in ours), median(run.total.wall for run in ours)
@@ -242,7 +211,7 @@ def report_hello(ours: list[Dispatch], theirs: list[float | str]) -> None:
     for name in ours[0].phases:
         say(f"    {f'phase {name}':<40}{median(run.phases[name] for run in ours):>9.1f}")
     say(f"  {'dispatch, ansible-playbook in all':<42}{whole:>9.1f}")
-    good = [entry for entry in theirs if not isinstance(entry, str)]
+    good = [entry.seconds for entry in theirs if not entry.failed]
     if good:
         other = median(good)
         say(f"  {'sbuild --chroot-mode=unshare':<42}{other:>9.1f}")
@@ -250,7 +219,7 @@ def report_hello(ours: list[Dispatch], theirs: list[float | str]) -> None:
         say(f"  {'without our check phase':<42}{(whole - check) / other:>9.2f}")
     else:
         say("  sbuild did not work here:")
-        say("    " + str(theirs[-1]).replace("\n", "\n    "))
+        say("    " + theirs[-1].why().replace("\n", "\n    "))
 
 
 def report_backends(results: dict[str, list[dict[str, list[float]]]]) -> None:
@@ -305,7 +274,10 @@ def main() -> int:
         if options.hello:
             ours = [dispatch(farm, "hello") for _number in range(options.hello)]
             bindist = farm.branch_directory / "tarballs" / "bindist.tar"
-            report_hello(ours, [sbuild(bindist, farm.branch) for _number in range(options.hello)])
+            report_hello(
+                ours,
+                [sbuild(bindist, farm.branch, ["hello"], jobs=os.cpu_count() or 1) for _number in range(options.hello)],
+            )
         say(f"\nLoad {os.getloadavg()[0]:.1f} at the end; figures from a busy machine are too high.")
     return 0
 
