@@ -81,6 +81,13 @@ ABOUT: dict[str, dict[str, t.Any]] = {
         "The host that it is applied to is the controller, usually C(localhost).",
         "In check mode it says what would change, and changes nothing. A second run in a row changes nothing.",
     ),
+    "checkmachines": _about(
+        "Look after the build machines",
+        "Asks each machine how it is, notes its load, takes one that cannot be reached or is unfit out of the queue, and "
+        "brings one that it took out back: cleaned, checked, and, if O(portbuild_canary) is set, tried.",
+        "What an administrator took out of the queue stays there.",
+        "In check mode it says what would be done, and changes nothing.",
+    ),
     "cleanup": _about(
         "Remove leases and chroots that nobody owns",
         "Collects what was left uncollected, and removes what crashes left on the controller and on the machines, and "

@@ -13,7 +13,7 @@ import typing as t
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._attempts import not_before, passed_over
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import read_bindist
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import check_known
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import GROUP
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_facts, StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._duds import read_duds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._holds import Held, read_holds
@@ -60,7 +60,9 @@ class ActionModule(StepAction):
             min_free=settings.min_free,
             remedy="Make room there, or lower portbuild_min_free: until then nothing is claimed.",
         )
-        candidates, others = self._candidates(context, task_vars)
+        candidates, others = self.candidates(context, task_vars)
+        if settings.machine:
+            candidates = _only(settings.machine, candidates, others)
         for state in queue.machines():
             if state.state == "unusable":
                 display.warning(f"{state.name} gets no jobs: {' '.join(state.problems)}")
@@ -76,6 +78,8 @@ class ActionModule(StepAction):
             wait=settings.claim_timeout or None,
             poll=settings.retry_interval,
             on_wait=_WaitMessages(job),
+            # What checkmachines took offline proves itself by this before it gets anything else.
+            returning=bool(settings.machine) and arguments["package"] == settings.canary,
         )
         queue_id = queue.id()
         # What a dispatch left that came to its own end is not what is wanted now, be it recorded or not.
@@ -88,17 +92,6 @@ class ActionModule(StepAction):
             "waited": round(time.monotonic() - started, 3),
             "not_candidates": others,
         }
-
-    def _candidates(self, context: StepContext, task_vars: dict[str, t.Any]) -> tuple[list[Candidate], dict[str, str]]:
-        """Return the machines that count, and why others do not: all, or the one that is meant."""
-        candidates, others = self.candidates(context, task_vars)
-        machine = context.settings.machine
-        if not machine:
-            return candidates, others
-        check_known(machine, {*(candidate.name for candidate in candidates), *others})
-        if machine in others:
-            raise NoMachine(f"Machine {machine} gets no jobs: {others[machine]}")
-        return [candidate for candidate in candidates if candidate.name == machine], others
 
     def _resolve(self, asked: str, task_vars: dict[str, t.Any]) -> tuple[StepContext, str]:
         """Return the context of the package that is asked for, and its name; it may be asked for by another."""
@@ -120,6 +113,17 @@ def _is_recorded(context: StepContext, lease: Lease, queue_id: str) -> bool:
 def _not_tried(package: str, why: str) -> dict[str, t.Any]:
     message = f"{package} is a dud ({why}) and was not tried. Set portbuild_trybroken to try it all the same."
     return {"changed": False, "outcome": {"outcome": "dud", "reason": "dud", "msg": message, "again": False}}
+
+
+def _only(machine: str, candidates: list[Candidate], others: dict[str, str]) -> list[Candidate]:
+    """Return the one candidate that is wanted, or raise NoMachine."""
+    wanted = [candidate for candidate in candidates if candidate.name == machine]
+    if not wanted:
+        raise NoMachine(
+            f"Machine {machine} gets no jobs: {others.get(machine, f'it is not in the inventory group {GROUP}.')}",
+            remedy="Name another portbuild_machine, or none.",
+        )
+    return wanted
 
 
 def _held_back(package: str, held: Held) -> dict[str, t.Any]:

@@ -6,18 +6,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 import typing as t
 
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import NoBindist, read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._looking import Current, current_tarballs, look, wishes
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import given_client_user, resolve
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import StepAction
 
 BRANCH_VARIABLES = ("portbuild_root", "portbuild_arch", "portbuild_branch")
-MAX_OFFSET = 60.0  # seconds that a clock may be off: beyond it make believes that files come from the future
 
 
 class ActionModule(StepAction):
@@ -27,42 +23,13 @@ class ActionModule(StepAction):
 
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         machine = str(self._task.delegate_to or task_vars["inventory_hostname"])
-        wishes = self._wishes(task_vars, machine)
-        asked = time.time()
-        reply = self.remote("machine_info", wishes, task_vars, machine=machine)
-        answered = time.time()
-        clock = reply["clock"].get("seconds")
-        if isinstance(clock, (int, float)):
-            # The client read its clock at some moment in between; what is nearer to zero is true for one of them.
-            offset = clock - min(max(clock, asked), answered)
-            reply["clock_offset"] = round(offset, 3)
-            if abs(offset) > MAX_OFFSET:
-                reply["fit"] = False
-                reply["unfit"].append(f"Its clock is {offset:+.0f} s off the controller's; set it, for example by NTP.")
-        return reply
-
-    def _wishes(self, task_vars: dict[str, t.Any], machine: str) -> dict[str, t.Any]:
-        """Return what the machine should be like. Without a branch nothing is asked of its bindists and trees."""
         variables = self.portbuild_variables(task_vars)
-        bases: list[str] = []
-        trees: list[str] = []
         if all(variables.get(name) for name in BRANCH_VARIABLES):
             context: StepContext = self.context(task_vars, machine=machine)
             settings = context.settings
-            with contextlib.suppress(NoBindist):
-                bases.append(read_bindist(context.layout).sha256)
-            if context.system.needs_tree:
-                with contextlib.suppress(NoTree):
-                    trees.append(read_tree(context.layout).sha256)
-        else:
+            wanted = wishes(settings, current_tarballs(context))
+        else:  # nothing is asked of its bindists and trees
             settings = resolve({}, None, machine=machine, machine_variables=variables)
             self.log_in(task_vars, machine, given_client_user({}, None, machine, variables), settings.sudo_cmd)
-        return {
-            "scratchdir": settings.scratchdir,
-            "maxjobs": settings.maxjobs,
-            "client_user": settings.client_user,
-            "backend": settings.chroot_backend,
-            "min_free": settings.machine_min_free,
-            "bases": bases,
-            "trees": trees,
-        }
+            wanted = wishes(settings, Current([], []))
+        return look(self, wanted, task_vars, machine=machine, max_clock_offset=settings.max_clock_offset)

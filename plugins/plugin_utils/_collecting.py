@@ -85,7 +85,12 @@ def decide(
 
 
 def resolve_abandoned(
-    step: StepAction, context: StepContext, abandoned: Abandoned, task_vars: dict[str, t.Any]
+    step: StepAction,
+    context: StepContext,
+    abandoned: Abandoned,
+    task_vars: dict[str, t.Any],
+    *,
+    returning: bool = False,
 ) -> None:
     """Do what was decided. Raises PortbuildError when somebody else has the job by now, or the machine no room."""
     queue, job = context.queue, abandoned.job
@@ -93,7 +98,7 @@ def resolve_abandoned(
         queue.drop_held(job, abandoned.lease.token)
         return
     candidates = [Candidate(abandoned.machine, context.settings.maxjobs)]
-    lease = queue.claim(job, candidates, step.owner, wait=0)
+    lease = queue.claim(job, candidates, step.owner, wait=0, returning=returning)
     facts = lease_facts(lease, queue.id())
     recorded = abandoned.action == "discard"
     try:

@@ -38,6 +38,7 @@ class ArchLayout:
         self.mlist = os.path.join(self.arch_directory, MLIST)
         self.queue = os.path.join(self.arch_directory, "queue")
         self.loads = os.path.join(self.arch_directory, "loads")
+        self.checks = os.path.join(self.loads, ".checks")  # what checkmachines remembers of the machines
 
     def machine_conf(self, machine: str) -> str:
         """The settings of one machine."""
@@ -46,6 +47,14 @@ class ArchLayout:
     def load(self, machine: str) -> str:
         """The load averages that were last seen on the machine."""
         return os.path.join(self.loads, check_machine(machine))
+
+    def check(self, machine: str) -> str:
+        """How often the machine was lost lately."""
+        return os.path.join(self.checks, check_machine(machine) + ".json")
+
+    def check_lock(self, machine: str) -> str:
+        """Held by who checks the machine."""
+        return os.path.join(self.checks, check_machine(machine) + ".lock")
 
 
 class Layout(ArchLayout):

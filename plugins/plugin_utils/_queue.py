@@ -32,6 +32,8 @@ Hold = t.Literal["uncollected", "kept", "lost", "orphan"]
 HOLDS: t.Final[tuple[Hold, ...]] = ("uncollected", "kept", "lost", "orphan")
 CLAIMED: t.Final = "claimed"
 
+CHECK: t.Final = "checkmachines"  # who takes machines offline that do not answer, and brings back no others
+
 ALL_BUSY: t.Final = "all are busy"  # why a claim waits
 POLL = 15.0  # seconds after which a waiting claim tries again though nothing seems to have changed
 GLANCE = 0.25  # seconds between looks at whether something has changed
@@ -311,12 +313,14 @@ class Queue(abc.ABC):
         poll: float = POLL,
         on_wait: c.Callable[[float, str], None] | None = None,
         still_wanted: c.Callable[[], bool] | None = None,
+        returning: bool = False,
     ) -> Lease:
         """Return a lease for the job, waiting at most C(wait) seconds (None: as long as it takes) for a free slot.
 
         A dead owner's lease of the job is adopted where it stands. A machine that is C(passed_over) is taken only if no
         other has room, and none before the moment (monotonic) that C(not_before) has for it. C(on_wait) is called with the seconds waited so
-        far, and why it goes on, after each attempt in vain, C(still_wanted) at every glance: False ends the wait with NotWanted.
+        far, and why it goes on, after each attempt in vain, C(still_wanted) at every glance: False ends the wait with NotWanted. C(returning)
+        is for who brings a machine back: a candidate counts though take_out() has taken it offline.
         """
         if job.arch != self.arch:
             raise BadName(f"The job {job} cannot be claimed in the queue of arch {self.arch}.")
@@ -335,7 +339,14 @@ class Queue(abc.ABC):
             locked: QueueLocked | None = None
             try:
                 lease = self._attempt(
-                    job, candidates, owner, passed_over, resting, thorough=thorough, patience=patience
+                    job,
+                    candidates,
+                    owner,
+                    passed_over,
+                    resting,
+                    thorough=thorough,
+                    patience=patience,
+                    returning=returning,
                 )
                 if lease is not None:
                     return lease
@@ -396,6 +407,7 @@ class Queue(abc.ABC):
         *,
         thorough: bool,
         patience: float | None,
+        returning: bool = False,
     ) -> Lease | None:
         """Return a lease, or None when all machines are full. C(thorough): take slots of dead owners too.
 
@@ -485,3 +497,20 @@ class Queue(abc.ABC):
         self, machine: str, maxjobs: int | None = None, *, jobs: int | None = None, dry_run: bool = False
     ) -> bool:
         """Give a machine jobs again, whatever took it out of the queue, and return whether that changed anything."""
+
+    @abc.abstractmethod
+    def take_out(self, machine: str, reason: str, *, dry_run: bool = False) -> bool:
+        """Give a machine no further jobs because a check found it bad, and return whether that says anything new.
+
+        What somebody else took offline stays as it is. A further reason replaces the one before, since when does not.
+        """
+
+    @abc.abstractmethod
+    def bring_back(
+        self, machine: str, *, running: c.Collection[Job] = (), rebooted: bool = False, dry_run: bool = False
+    ) -> bool:
+        """Undo take_out(), and nothing that somebody else did; return whether the machine is in the queue again.
+
+        C(running) are the jobs whose builds the machine says to run: held leases among them get their slots back. With
+        C(rebooted) nothing runs there that others had started before.
+        """

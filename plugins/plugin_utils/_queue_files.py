@@ -46,6 +46,7 @@ from ..module_utils._process import boot_id
 from ._owner import Owner
 from ._queue import (
     Candidate,
+    CHECK,
     choose_machine,
     CLAIMED,
     Hold,
@@ -611,8 +612,13 @@ def _key(job: Job) -> _Key:
     return job.branch, job.package
 
 
-def _rooms(books: _Books, candidates: c.Sequence[Candidate]) -> dict[str, int]:
-    """Return the number of jobs of each candidate that may take one. Raises NoMachine if none is in the queue at all."""
+def _rooms(
+    books: _Books, candidates: c.Sequence[Candidate], returning: c.Callable[[str], bool] = lambda _machine: False
+) -> dict[str, int]:
+    """Return the number of jobs of each candidate that may take one. Raises NoMachine if none is in the queue at all.
+
+    One that is offline may if it is C(returning).
+    """
     looks = {candidate.name: books.look(candidate.name, candidate.maxjobs) for candidate in candidates}
     if not any(looks.values()):
         raise NoMachine(
@@ -620,7 +626,11 @@ def _rooms(books: _Books, candidates: c.Sequence[Candidate]) -> dict[str, int]:
             remedy="Run the setup playbook for at least one of them.",
             details={"machines": list(looks)},
         )
-    return {name: look.jobs for name, look in looks.items() if look is not None and look.usable}
+    return {
+        name: look.jobs
+        for name, look in looks.items()
+        if look is not None and (look.usable or (look.condition is Condition.GOOD and returning(name)))
+    }
 
 
 def _prefer_held(
@@ -819,12 +829,15 @@ class FileQueue(Queue):
         *,
         thorough: bool,
         patience: float | None,
+        returning: bool = False,
     ) -> Lease | None:
         for candidate in candidates:
             _lease_name(candidate.name, _key(job))  # raises for names that are malformed or too long together
         timeout = self._lock_timeout if patience is None else min(self._lock_timeout, max(patience, 1.0))
         with self._write_books(timeout) as books:
-            return self._attempt_locked(books, job, candidates, owner, passed_over, resting, thorough=thorough)
+            return self._attempt_locked(
+                books, job, candidates, owner, passed_over, resting, thorough=thorough, returning=returning
+            )
 
     def _attempt_locked(
         self,
@@ -836,9 +849,11 @@ class FileQueue(Queue):
         resting: c.Collection[str],
         *,
         thorough: bool,
+        returning: bool,
     ) -> Lease | None:
         names = [candidate.name for candidate in candidates]
-        rooms = {name: jobs for name, jobs in _rooms(books, candidates).items() if name not in resting}
+        rooms = _rooms(books, candidates, self._taken_out) if returning else _rooms(books, candidates)
+        rooms = {name: jobs for name, jobs in rooms.items() if name not in resting}
         existing = self._existing(books, job)
         if existing is not None and existing.machine in names:
             return self._take(books, existing, job, owner, names)
@@ -1003,18 +1018,23 @@ class FileQueue(Queue):
         wanted_back = [robbed.job for robbed in lease.took_over] if jobs is None else jobs
         with self._write_books() as books:
             _in_force(lease, self._current(lease))
-            back = []
-            for machine, key in books.held():
-                if machine != lease.machine or Job(self.arch, *key) not in wanted_back or books.machines_of(key):
-                    continue
-                held = books.held_lease(machine, key)
-                books.unhold(held)
-                held.state, held.reason = CLAIMED, ""
-                held.spared_until = self._now() + self.lease_ttl
-                books.write_lease(held)
-                back.append(held)
+            back = self._give_back(books, lease.machine, wanted_back)
             books.settle([lease.machine])
             return back
+
+    def _give_back(self, books: _Writer, machine: str, jobs: c.Collection[Job]) -> list[Lease]:
+        """Give the machine's held leases of the jobs their slots back, unless the job has one already."""
+        back = []
+        for holder, key in books.held():
+            if holder != machine or Job(self.arch, *key) not in jobs or books.machines_of(key):
+                continue
+            held = books.held_lease(machine, key)
+            books.unhold(held)
+            held.state, held.reason = CLAIMED, ""
+            held.spared_until = self._now() + self.lease_ttl
+            books.write_lease(held)
+            back.append(held)
+        return back
 
     def drop_held(self, job: Job, token: int) -> bool:
         with self._write_books() as books:
@@ -1045,10 +1065,48 @@ class FileQueue(Queue):
     def offline(self, machine: str, reason: str, by: str, *, dry_run: bool = False) -> bool:
         check_machine(machine)
         with self._read_books() as seen:
-            changed = machine not in seen.offline or self._offline_record(machine)["reason"] != reason
+            known = self._offline_record(machine) if machine in seen.offline else None
+            # What a check did becomes a person's wish by this, even for the same reason.
+            changed = known is None or known["reason"] != reason or known["by"] == CHECK
         if not dry_run:
             self._put_offline(machine, {"reason": reason, "by": by} if changed else None)
         return changed
+
+    def take_out(self, machine: str, reason: str, *, dry_run: bool = False) -> bool:
+        check_machine(machine)
+        with self._read_books() if dry_run else self._write_books() as books:
+            look = books.look(machine)
+            known = self._offline_record(machine) if machine in books.offline else None
+            if look is None or look.condition is Condition.REMOVED or (known and known["by"] != CHECK):
+                return False
+            if known and known["reason"] == reason:
+                return False
+            if isinstance(books, _Writer):
+                since = {"since": known["since"]} if known else {}
+                look.offline = True
+                self._note_offline(books, machine, {"reason": reason, "by": CHECK, **since})
+            return True
+
+    def bring_back(
+        self, machine: str, *, running: c.Collection[Job] = (), rebooted: bool = False, dry_run: bool = False
+    ) -> bool:
+        check_machine(machine)
+        with self._read_books() if dry_run else self._write_books() as books:
+            if machine not in books.offline or not self._taken_out(machine):
+                return False
+            if isinstance(books, _Writer):
+                self._give_back(books, machine, running)
+                os.unlink(os.path.join(self._paths.offline, machine))
+                books.offline.discard(machine)
+                look = books.look(machine)
+                if look is not None and rebooted and look.condition is Condition.GOOD:
+                    look.entry = replace(look.entry, foreign=0)
+                books.settle([machine])
+            return True
+
+    def _taken_out(self, machine: str) -> bool:
+        """Return whether it was a check that took the machine offline."""
+        return bool(self._offline_record(machine)["by"] == CHECK)
 
     def _leave(self, machine: str, *, dry_run: bool) -> bool:
         """Take a machine out of the queue that is to run no jobs: as offline, until it is entered with more than none."""
@@ -1062,10 +1120,16 @@ class FileQueue(Queue):
         """Write why the machine is offline, where that is new, and see to its counter in any case."""
         with self._write_books() as books:
             if record is not None:
-                path = os.path.join(self._paths.offline, machine)
-                write_json(path, {**record, "since": self._now()}, mode=books.mode)
-                books.offline.add(machine)
-            books.settle([machine])
+                self._note_offline(books, machine, record)
+            else:
+                books.settle([machine])
+
+    def _note_offline(self, books: _Writer, machine: str, record: dict[str, t.Any]) -> None:
+        """Write why the machine is offline, and take its counter away."""
+        path = os.path.join(self._paths.offline, machine)
+        write_json(path, {"since": self._now(), **record}, mode=books.mode)
+        books.offline.add(machine)
+        books.settle([machine])
 
     def _change(self, machine: str, maxjobs: int, jobs: int | None, *, repair: bool, dry_run: bool) -> bool:
         with self._read_books() if dry_run else self._write_books() as books:

@@ -33,8 +33,8 @@ PACKAGE_SETTINGS = PREFIX + "package_settings"
 DEFAULT_USER = "root"  # of client_user, where neither it nor ansible_user is set
 
 DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "bulk", "setup", "bindist", "cleanup", "index"
-CONTROL = "control"
-ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL)
+CONTROL, CHECKMACHINES = "control", "checkmachines"
+ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL, CHECKMACHINES)
 _ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 
 Scope = t.Literal["controller", "branch", "machine"]
@@ -436,7 +436,7 @@ class Settings:
         None,
         "The release line that packages are built for, such as V(bookworm) or V(14).",
         roles=ROLES,
-        required=(DISPATCH, BULK, SETUP, BINDIST, INDEX, CONTROL),
+        required=(DISPATCH, BULK, SETUP, BINDIST, INDEX, CONTROL, CHECKMACHINES),
         scope="controller",
         conf=(),
     )
@@ -475,7 +475,7 @@ class Settings:
         Text("a host pattern", r"[^\x00-\x1f\x7f]+"),
         "build_machines",
         "The host pattern that tells which build machines a playbook works on.",
-        roles=(SETUP, BINDIST, CLEANUP),
+        roles=(SETUP, BINDIST, CLEANUP, CHECKMACHINES),
         scope="controller",
         conf=(),
     )
@@ -516,7 +516,7 @@ class Settings:
         "The account on the build machine that the controller logs in as. It owns what the controller copies.",
         "When it is not set, C(ansible_user) of the machine counts, else C(root).",
         "The original's C(client_user). Where C(ansible_user) is not set, it is what Ansible logs in as.",
-        roles=(DISPATCH, SETUP, CLEANUP),
+        roles=(DISPATCH, SETUP, CLEANUP, CHECKMACHINES),
         scope="machine",
     )
     sudo_cmd: str = _setting(
@@ -803,6 +803,7 @@ class Settings:
         Duration("0s", "7d"),
         "10m",
         "How long a machine that cannot be reached while it builds is tried again before the package goes elsewhere.",
+        roles=(DISPATCH, CHECKMACHINES),
         scope="machine",
     )
     lease_ttl: int = _setting(
@@ -810,7 +811,7 @@ class Settings:
         "10m",
         "An owner of a job that cannot be judged by its process is taken for dead when it has not renewed its lease "
         "for this time.",
-        roles=(DISPATCH, CLEANUP),
+        roles=(DISPATCH, CLEANUP, CHECKMACHINES),
         scope="controller",
     )
     poll_interval: int = _setting(
@@ -927,6 +928,38 @@ class Settings:
         100,
         "How many packages a plan names at most, beside the counts.",
         roles=(BULK,),
+        scope="controller",
+    )
+
+    # checking machines
+    interval: int = _setting(
+        Duration("0s", "1d"),
+        "0",
+        "How long checkmachines waits between two rounds. With V(0) it makes one round and ends, which is what a timer wants; "
+        "else it goes on until it is stopped.",
+        roles=(CHECKMACHINES,),
+        scope="controller",
+    )
+    check_timeout: int = _setting(
+        Duration("1s", "10m"),
+        "30s",
+        "How long a machine may take to answer a check. One that does not is taken offline.",
+        roles=(CHECKMACHINES,),
+        scope="machine",
+    )
+    max_clock_offset: int = _setting(
+        Duration("1s", "1d"),
+        "60s",
+        "How far the clock of a machine may be off the controller's before the machine counts as unfit: beyond it make "
+        "believes that files come from the future.",
+        roles=(CHECKMACHINES,),
+        scope="machine",
+    )
+    canary: str = _setting(
+        Name("a package name, name=version, or category/port", _request),
+        None,
+        "A small package that is known to build. A machine that checkmachines brings back must build it first.",
+        roles=(CHECKMACHINES,),
         scope="controller",
     )
 
