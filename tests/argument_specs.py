@@ -88,6 +88,12 @@ ABOUT: dict[str, dict[str, t.Any]] = {
         "What an administrator took out of the queue stays there.",
         "In check mode it says what would be done, and changes nothing.",
     ),
+    "doctor": _about(
+        "Say what is wrong with an installation, and what to do about it",
+        "Looks at versions, settings, directories and the queue on the controller, and on each machine at connection, privilege, "
+        "clock, disk, memory, chroot backend, bindist and tree. Each finding is a line, with the remedy beside each problem.",
+        "Changes nothing. A machine that cannot be reached is a line like any other.",
+    ),
     "cleanup": _about(
         "Remove leases and chroots that nobody owns",
         "Collects what was left uncollected, and removes what crashes left on the controller and on the machines, and "

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import platform
 import pwd
+import re
 import sys
 import time
 import typing as t
@@ -24,12 +25,15 @@ from ._errors import PortbuildError
 from ._isolation import check_base
 from ._node import read_conf
 from ._process import boot_id, LINUX, run
+from ._progress import LOG
 from ._trash import trash
 
 MIN_FREE = 1 << 30
 MIN_INODES = 50000  # one base has 13,000 files
 MIN_MEMORY = 256 << 20
 OLDEST_PYTHON = (3, 9)
+_TAIL = 8192  # bytes at the end of a log in which its last line is looked for
+_LINE = 400
 
 
 class Wishes(t.NamedTuple):
@@ -42,6 +46,7 @@ class Wishes(t.NamedTuple):
     bases: tuple[str, ...] = ()
     trees: tuple[str, ...] = ()
     min_free: int = MIN_FREE
+    last_lines: bool = False  # whether builds that run are to be told with the last line of their logs
 
 
 def size_text(number: float) -> str:
@@ -108,6 +113,7 @@ def survey(wishes: Wishes, *, now: t.Callable[[], float] = time.time) -> dict[st
         "hostname": system.nodename,
         "system": f"{system.sysname} {system.release} {system.machine}",
         "python": platform.python_version(),
+        "uid": os.geteuid(),
         "boot_id": boot_id(),
         "clock": {"seconds": moment, "utc": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment))},
         "load": [round(value, 2) for value in os.getloadavg()],
@@ -116,7 +122,7 @@ def survey(wishes: Wishes, *, now: t.Callable[[], float] = time.time) -> dict[st
         "scratch": {"path": wishes.scratch, **space(wishes.scratch)},
         "trash": len(trash(wishes.scratch)),
         "maxjobs": wanted.maxjobs,
-        "jobs": [chroot.describe(moment) for chroot in chroots if chroot.holds_slot],
+        "jobs": [_describe_job(chroot, moment, wishes) for chroot in chroots if chroot.holds_slot],
         "chroots": [_describe(chroot, moment) for chroot in chroots if not chroot.holds_slot],
         "strays": [{"path": stray.path, "why": stray.why, "running": stray.running} for stray in strays],
         "bases": [_describe_base(base) for base in all_bases(wishes.scratch)],
@@ -124,7 +130,8 @@ def survey(wishes: Wishes, *, now: t.Callable[[], float] = time.time) -> dict[st
         "backend": _backend(wishes.scratch, str(wanted.backend)),
         "memory_control": control_kind() if LINUX else "none",
     }
-    facts["unfit"] = unfit(facts, wanted)
+    facts["problems"] = problems(facts, wanted)
+    facts["unfit"] = [sentence for sentences in facts["problems"].values() for sentence in sentences]
     facts["fit"] = not facts["unfit"]
     facts["summary"] = summary(facts)
     return facts
@@ -150,6 +157,26 @@ def _describe(chroot: Chroot, moment: float) -> dict[str, t.Any]:
     return told
 
 
+def _describe_job(chroot: Chroot, moment: float, wishes: Wishes) -> dict[str, t.Any]:
+    told = chroot.describe(moment)
+    if wishes.last_lines and chroot.running:
+        told["last_line"] = last_line(os.path.join(chroot.path, LOG))
+    return told
+
+
+def last_line(path: str) -> str:
+    """Return the last line of a log that says anything, as far as it fits."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with os.fdopen(descriptor, "rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - _TAIL))
+        lines = re.split(r"[\r\n]+", stream.read(_TAIL).decode("utf-8", "replace"))
+    return next((line.strip()[:_LINE] for line in reversed(lines) if line.strip()), "")
+
+
 def _backend(scratch: str, wanted: str) -> dict[str, t.Any]:
     """Return the chosen backend, "" if none can be, and why not each other."""
     if not os.path.isdir(scratch):
@@ -161,43 +188,54 @@ def _backend(scratch: str, wanted: str) -> dict[str, t.Any]:
     return {"chosen": chosen, "wanted": wanted, "others": others, "problem": ""}
 
 
-def unfit(facts: dict[str, t.Any], wanted: Wishes) -> list[str]:
-    """Return what keeps the machine from building, in sentences."""
-    return list(_unfit(facts, wanted))
+def problems(facts: dict[str, t.Any], wanted: Wishes) -> dict[str, list[str]]:
+    """Return what keeps the machine from building, in sentences, by what they are about."""
+    found: dict[str, list[str]] = {}
+    for about, sentence in _problems(facts, wanted):
+        found.setdefault(about, []).append(sentence)
+    return found
 
 
-def _unfit(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[str]:
+def _problems(facts: dict[str, t.Any], wanted: Wishes) -> t.Iterator[tuple[str, str]]:
     scratch = facts["scratch"]
     if sys.version_info[:2] < OLDEST_PYTHON:
-        yield f"Python is {facts['python']}, at least {'.'.join(map(str, OLDEST_PYTHON))} is needed."
+        yield "python", f"Python is {facts['python']}, at least {'.'.join(map(str, OLDEST_PYTHON))} is needed."
     if not os.path.isdir(scratch["path"]):
-        yield f"The scratch directory {scratch['path']} does not exist: run the setup playbook."
+        yield "backend", f"The scratch directory {scratch['path']} does not exist: run the setup playbook."
     elif facts["backend"]["problem"]:
-        yield facts["backend"]["problem"]
+        yield "backend", facts["backend"]["problem"]
     if scratch["free"] < wanted.min_free:
-        yield (
-            f"Only {size_text(scratch['free'])} are free in {scratch['path']}, "
-            f"at least {size_text(wanted.min_free)} are needed."
-        )
+        needed = size_text(wanted.min_free)
+        yield "disk", f"Only {size_text(scratch['free'])} are free in {scratch['path']}, at least {needed} are needed."
     if 0 <= scratch["free_inodes"] < MIN_INODES:
-        yield f"Only {scratch['free_inodes']} inodes are free in {scratch['path']}, at least {MIN_INODES} are needed."
+        yield (
+            "disk",
+            f"Only {scratch['free_inodes']} inodes are free in {scratch['path']}, at least {MIN_INODES} are needed.",
+        )
     if 0 < facts["memory"]["total"] < MIN_MEMORY:
-        yield f"The machine has {size_text(facts['memory']['total'])} of memory, at least {size_text(MIN_MEMORY)} are needed."
-    yield from _unfit_bases(facts["bases"], wanted.bases)
+        yield (
+            "memory",
+            f"The machine has {size_text(facts['memory']['total'])} of memory, at least {size_text(MIN_MEMORY)} are needed.",
+        )
+    for sentence in _unfit_bases(facts["bases"], wanted.bases):
+        yield "bindist", sentence
     for missing in sorted(set(wanted.trees) - {tree["sha256"] for tree in facts["trees"]}):
-        yield f"The current tree {missing} is not on the machine: run the setup playbook."
+        yield "tree", f"The current tree {missing} is not on the machine: run the setup playbook."
     if wanted.client_user and not _account(wanted.client_user):
-        yield f"There is no account {wanted.client_user}: create it, or set portbuild_create_client_user for setup."
+        yield (
+            "account",
+            f"There is no account {wanted.client_user}: create it, or set portbuild_create_client_user for setup.",
+        )
 
 
 def _unfit_bases(bases: list[dict[str, t.Any]], wanted: t.Collection[str]) -> t.Iterator[str]:
-    problems = {base["sha256"]: base["problem"] for base in bases}
-    for missing in sorted(set(wanted) - set(problems)):
+    problems_of = {base["sha256"]: base["problem"] for base in bases}
+    for missing in sorted(set(wanted) - set(problems_of)):
         yield f"The current bindist {missing} is not on the machine: run the setup playbook."
-    if not problems and not wanted:
+    if not problems_of and not wanted:
         yield "No bindist is on the machine: run the setup playbook."
     # Where nobody says which one is current, one that can be used will do.
-    concerned = [problems[sha256] for sha256 in problems if sha256 in wanted or not wanted]
+    concerned = [problems_of[sha256] for sha256 in problems_of if sha256 in wanted or not wanted]
     if wanted or all(concerned):
         yield from filter(None, concerned)
 

@@ -53,6 +53,10 @@ options:
     description: With less free space than this many bytes in O(scratchdir) the machine is unfit.
     type: int
     default: 1073741824
+  last_lines:
+    description: Whether jobs whose builds run are told with C(last_line), the last line of their logs.
+    type: bool
+    default: false
 seealso:
   - module: portbuild.cluster.cleanup
 """
@@ -90,6 +94,16 @@ unfit:
   type: list
   elements: str
   sample: []
+problems:
+  description: The sentences of RV(unfit) that the machine knows itself, by what they are about.
+  returned: success
+  type: dict
+  sample: {}
+uid:
+  description: The user id that the module ran as; V(0) is needed to see, and to do, everything.
+  returned: success
+  type: int
+  sample: 0
 hostname:
   description: What the machine calls itself.
   returned: success
@@ -229,6 +243,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "bases": {"type": "list", "elements": "str", "default": []},
     "trees": {"type": "list", "elements": "str", "default": []},
     "min_free": {"type": "int", "default": MIN_FREE},
+    "last_lines": {"type": "bool", "default": False},
 }
 
 
@@ -244,6 +259,7 @@ def main() -> None:
             bases=tuple(check_sha256(base) for base in params["bases"]),
             trees=tuple(check_sha256(tree) for tree in params["trees"]),
             min_free=params["min_free"],
+            last_lines=params["last_lines"],
         )
         module.exit_json(changed=False, **survey(wishes))
 

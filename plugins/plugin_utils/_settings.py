@@ -33,8 +33,9 @@ PACKAGE_SETTINGS = PREFIX + "package_settings"
 DEFAULT_USER = "root"  # of client_user, where neither it nor ansible_user is set
 
 DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "bulk", "setup", "bindist", "cleanup", "index"
-CONTROL, CHECKMACHINES = "control", "checkmachines"
-ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL, CHECKMACHINES)
+CONTROL, CHECKMACHINES, DOCTOR = "control", "checkmachines", "doctor"
+ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL, CHECKMACHINES, DOCTOR)
+NEED_WHERE = tuple(role for role in ROLES if role != DOCTOR)  # the doctor says itself what is missing
 _ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 
 Scope = t.Literal["controller", "branch", "machine"]
@@ -417,7 +418,7 @@ class Settings:
         "The directory on the controller under which packages, logs and state stand, in C(ARCH/BRANCH).",
         "The original's C(pb).",
         roles=ROLES,
-        required=ROLES,
+        required=NEED_WHERE,
         scope="controller",
         conf=(),
     )
@@ -427,7 +428,7 @@ class Settings:
         "The target architecture, such as V(amd64). Its directory holds the machines, their queue and all its branches.",
         "An architecture serves one package system; for a second, use another name, such as V(debian-amd64).",
         roles=ROLES,
-        required=ROLES,
+        required=NEED_WHERE,
         scope="controller",
         conf=(),
     )
@@ -475,7 +476,7 @@ class Settings:
         Text("a host pattern", r"[^\x00-\x1f\x7f]+"),
         "build_machines",
         "The host pattern that tells which build machines a playbook works on.",
-        roles=(SETUP, BINDIST, CLEANUP, CHECKMACHINES),
+        roles=(SETUP, BINDIST, CLEANUP, CHECKMACHINES, DOCTOR),
         scope="controller",
         conf=(),
     )
@@ -944,7 +945,7 @@ class Settings:
         Duration("1s", "10m"),
         "30s",
         "How long a machine may take to answer a check. One that does not is taken offline.",
-        roles=(CHECKMACHINES,),
+        roles=(CHECKMACHINES, DOCTOR),
         scope="machine",
     )
     max_clock_offset: int = _setting(
@@ -952,7 +953,7 @@ class Settings:
         "60s",
         "How far the clock of a machine may be off the controller's before the machine counts as unfit: beyond it make "
         "believes that files come from the future.",
-        roles=(CHECKMACHINES,),
+        roles=(CHECKMACHINES, DOCTOR),
         scope="machine",
     )
     canary: str = _setting(

@@ -351,6 +351,10 @@ class StepAction(ActionBase):
         except _DeadlineExceeded:
             self.drop_connection()
             raise MachineUnreachable(machine, f"no answer to {module} within {limit:.0f} s") from None
+        except AnsibleError as error:  # such as a password that sudo asks for
+            raise StepFailed(
+                f"{module} on {machine}: {one_line(str(error), 1000)}", reason="client", infrastructure=True
+            ) from None
         clean_reply(result)
         if result.get("unreachable"):
             raise MachineUnreachable(machine, str(result.get("msg")))
