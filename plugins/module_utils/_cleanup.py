@@ -23,6 +23,7 @@ from ._remains import find_remains, Remain
 from ._trash import throw_away, trash
 
 DAY = 86400.0
+LIB = "lib"
 _INCOMING_DAYS = 1.0  # a transfer that takes longer is dead
 
 
@@ -40,6 +41,7 @@ class Bounds(t.NamedTuple):
     keep_max: int = 5
     keep_days: float = 7
     cache_days: float = 30
+    cache_max: int = 0  # bytes of all files in the caches together; 0: no bound
     base_days: float = 30
     bases: frozenset[str] = frozenset()  # bindists that are current, whether used or not
     trees: frozenset[str] = frozenset()  # and trees
@@ -154,24 +156,72 @@ def _extracted(
             yield Goer(f"{directory}/{entry.sha256}", f"The {what} was not used for {(now - last) / DAY:.0f} days.")
 
 
+class _File(t.NamedTuple):
+    """A file that somebody may still want."""
+
+    relative: str
+    used: float
+    size: int
+
+
+_CACHES = ("cache/inputs", "cache/archives")
+
+
 def _files(scratch: str, bounds: Bounds, now: float) -> t.Iterator[Goer]:
-    for directory, days in (
-        ("cache/inputs", bounds.cache_days),
-        ("cache/archives", bounds.cache_days),
-        ("incoming", _INCOMING_DAYS),
-    ):
+    for file in _unlinked(scratch, ("incoming",)):
+        if now - file.used > _INCOMING_DAYS * DAY:
+            yield Goer(file.relative, f"It was not used for {(now - file.used) / DAY:.0f} days.")
+    yield from _caches(scratch, bounds, now)
+    yield from _programs(scratch, bounds, now)
+
+
+def _caches(scratch: str, bounds: Bounds, now: float) -> t.Iterator[Goer]:
+    """Yield what nobody has used for long, and what makes the caches too large, the longest unused first."""
+    files = sorted(_unlinked(scratch, _CACHES), key=lambda file: file.used)
+    total = sum(file.size for file in files)
+    for file in files:
+        if now - file.used > bounds.cache_days * DAY:
+            why = f"It was not used for {(now - file.used) / DAY:.0f} days."
+        elif 0 < bounds.cache_max < total:
+            why = f"The caches have {total >> 20} MiB, {bounds.cache_max >> 20} MiB are allowed; it was not used for longest."
+        else:
+            return
+        total -= file.size
+        yield Goer(file.relative, why)
+
+
+def _unlinked(scratch: str, directories: t.Iterable[str]) -> t.Iterator[_File]:
+    """Yield the files that have one name only: with more, a job is using them right now."""
+    for directory in directories:
         with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(scratch, directory)) as entries:
             for entry in entries:
                 found = entry.stat(follow_symlinks=False)
-                # More than one link: a job is using it right now.
-                if (
-                    stat.S_ISREG(found.st_mode)
-                    and found.st_nlink == 1
-                    and now - max(found.st_mtime, found.st_atime) > days * DAY
-                ):
-                    yield Goer(
-                        f"{directory}/{entry.name}", f"It was not used for {(now - found.st_mtime) / DAY:.0f} days."
-                    )
+                if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                    used = max(found.st_mtime, found.st_atime)
+                    yield _File(f"{directory}/{entry.name}", used, found.st_size)
+
+
+def _programs(scratch: str, bounds: Bounds, now: float) -> t.Iterator[Goer]:
+    """Yield supervisors' programs of other versions of ours. One that runs has loaded what it needs."""
+    found = []
+    with contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(scratch, LIB)) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                status = entry.stat(follow_symlinks=False)
+                found.append((status.st_mtime, _last_use(entry.path, status), entry.name))
+    for _installed, used, name in sorted(found)[:-1]:  # the newest stays, used or not
+        if now - used > bounds.base_days * DAY:
+            yield Goer(f"{LIB}/{name}", f"This version of our program was not used for {(now - used) / DAY:.0f} days.")
+
+
+def _last_use(directory: str, status: os.stat_result) -> float:
+    """Return when the program was read last: each start of a build reads its files, for one look a day at least."""
+    moments = [status.st_mtime]
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        moments += [
+            entry.stat(follow_symlinks=False).st_atime for entry in entries if entry.is_file(follow_symlinks=False)
+        ]
+    return max(moments)
 
 
 def carry_out(store: ChrootStore, goers: t.Iterable[Goer]) -> list[tuple[Goer, str]]:

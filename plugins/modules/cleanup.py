@@ -12,7 +12,7 @@ version_added: 1.0.0
 description:
   - Throws away chroots that no lease owns; on FreeBSD, jails, mounts and ZFS file systems that belong to none; directories
     that are no chroots; chroots that were left for debugging, when they are too many or too old; files in the caches,
-    transfers, bindists and trees that were not used for long; and what an interrupted removal left.
+    transfers, bindists, trees and supervisors' programs that were not used for long; what makes the caches too large; and what an interrupted removal left.
   - A chroot that no lease owns but that holds the results of a build that ended stays for O(keep_days) and is reported in RV(uncollected).
   - So does one in which a build runs, for the next dispatch to attach to; after that time the build is ended.
   - Chroots of other controllers' queues are left alone.
@@ -79,8 +79,14 @@ options:
     description: For how many days an unused file stays in the caches.
     type: float
     default: 30
+  cache_max:
+    description:
+      - How many bytes the files in the caches may have together. Those that were not used for longest go first; what a job
+        is using stays. V(0) sets no bound.
+    type: int
+    default: 0
   base_days:
-    description: For how many days an unused bindist or tree stays.
+    description: For how many days an unused bindist or tree, or a program of another version of this collection, stays.
     type: float
     default: 30
 seealso:
@@ -146,6 +152,7 @@ ARGUMENTS: dict[str, t.Any] = {
     "keep_max": {"type": "int", "default": 5},
     "keep_days": {"type": "float", "default": 7},
     "cache_days": {"type": "float", "default": 30},
+    "cache_max": {"type": "int", "default": 0},
     "base_days": {"type": "float", "default": 30},
 }
 

@@ -51,6 +51,8 @@ def clean_machine(
             **current_tarballs(context, needed_only=False)._asdict(),
             "keep_max": settings.keep_max,
             "keep_days": settings.keep_days,
+            "cache_days": settings.cache_days,
+            "cache_max": settings.cache_max,
         },
         task_vars,
         machine=machine,

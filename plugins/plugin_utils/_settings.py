@@ -599,15 +599,46 @@ class Settings:
         Int(0, 10000),
         5,
         "How many chroots that were left for debugging a machine keeps. The oldest go first.",
-        roles=(DISPATCH, SETUP, CLEANUP),
+        roles=(DISPATCH, SETUP, CLEANUP, CHECKMACHINES),
         scope="machine",
     )
     keep_days: int = _setting(
         Int(0, 3650),
         7,
         "For how many days a chroot that was left for debugging is kept.",
-        roles=(DISPATCH, SETUP, CLEANUP),
+        roles=(DISPATCH, SETUP, CLEANUP, CHECKMACHINES),
         scope="machine",
+    )
+
+    cache_days: int = _setting(
+        Int(0, 3650),
+        30,
+        "For how many days a file that no build uses stays in the caches of a machine.",
+        roles=(CLEANUP, CHECKMACHINES),
+        scope="machine",
+    )
+    cache_max: int = _setting(
+        Size(),
+        "20G",
+        "How large the caches of a machine may be. A size such as V(20G), or bytes; V(0) sets no bound. "
+        "What was not used for longest goes first.",
+        roles=(CLEANUP, CHECKMACHINES),
+        scope="machine",
+    )
+    log_days: int = _setting(
+        Int(0, 3650),
+        90,
+        "For how many days the compressed logs of earlier builds are kept on the controller. V(0) keeps them for ever. "
+        "The log of a package's last build always stays.",
+        roles=(CLEANUP,),
+        scope="controller",
+    )
+    workdir_days: int = _setting(
+        Int(0, 3650),
+        30,
+        "For how many days work directories that were brought to the controller are kept. V(0) keeps them for ever.",
+        roles=(CLEANUP,),
+        scope="controller",
     )
 
     # limits
