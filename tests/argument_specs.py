@@ -94,6 +94,12 @@ ABOUT: dict[str, dict[str, t.Any]] = {
         "clock, disk, memory, chroot backend, bindist and tree. Each finding is a line, with the remedy beside each problem.",
         "Changes nothing. A machine that cannot be reached is a line like any other.",
     ),
+    "status": _about(
+        "Tell how the cluster stands",
+        "Machines with jobs, load, state and reason; what runs where, in which phase, for how long and how long it usually takes, "
+        "with the last line of its log; what is left on machines, and which packages are on hold.",
+        "Changes nothing. A machine that does not answer within 10 seconds is told from what the controller knows.",
+    ),
     "cleanup": _about(
         "Remove leases and chroots that nobody owns",
         "Collects what was left uncollected, and removes what crashes left on the controller and on the machines, and "

@@ -155,16 +155,17 @@ def conf_files(config: ArchConfig, machines: c.Iterable[str]) -> t.Iterator[Find
 
 def directories(layout: Layout) -> t.Iterator[Finding]:
     """Say which directories are missing or cannot be used."""
-    bad = False
+    bad: set[str] = set()
     for path in dict.fromkeys((layout.root, *layout.directories)):
         if not os.path.isdir(path):
             what = "is not a directory" if os.path.lexists(path) else "does not exist"
-            yield Finding(CONTROLLER, "PROBLEM", f"{path} {what}.", _SETUP)
-            bad = True
+            if os.path.dirname(path) not in bad:
+                yield Finding(CONTROLLER, "PROBLEM", f"{path} {what}.", _SETUP)
+            bad.add(path)
         elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             remedy = f"Give it to the user that dispatches (uid {os.geteuid()} now), or to a group of that user."
             yield Finding(CONTROLLER, "PROBLEM", f"{path} cannot be read and written.", remedy)
-            bad = True
+            bad.add(path)
     if not bad:
         yield Finding(CONTROLLER, "ok", f"The directories below {layout.root} are there and can be written.")
 
@@ -226,7 +227,7 @@ def machines(
     with contextlib.suppress(PortbuildError, OSError):  # has been said
         states = {state.name: state for state in context.queue.machines()}
     for name in inventory:
-        yield from _queued(name, states.get(name), known=name in others)
+        yield from _queued(name, states.get(name))
     if len(inventory) > forks:
         yield Finding(
             CONTROLLER,
@@ -236,10 +237,9 @@ def machines(
         )
 
 
-def _queued(name: str, state: MachineState | None, *, known: bool) -> t.Iterator[Finding]:
+def _queued(name: str, state: MachineState | None) -> t.Iterator[Finding]:
     if state is None:
-        if not known:
-            yield Finding(name, "PROBLEM", "It is not in the queue.", "Run the setup playbook for it.")
+        yield Finding(name, "PROBLEM", "It is not in the queue.", "Run the setup playbook for it.")
         return
     if state.offline is not None:
         since, by = number_of(state.offline.get("since")), one_line(state.offline.get("by"), 100) or "somebody"

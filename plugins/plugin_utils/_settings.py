@@ -33,8 +33,9 @@ PACKAGE_SETTINGS = PREFIX + "package_settings"
 DEFAULT_USER = "root"  # of client_user, where neither it nor ansible_user is set
 
 DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "bulk", "setup", "bindist", "cleanup", "index"
-CONTROL, CHECKMACHINES, DOCTOR = "control", "checkmachines", "doctor"
-ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL, CHECKMACHINES, DOCTOR)
+CONTROL, CHECKMACHINES, DOCTOR, STATUS = "control", "checkmachines", "doctor", "status"
+ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL, CHECKMACHINES, DOCTOR, STATUS)
+_ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 NEED_WHERE = tuple(role for role in ROLES if role != DOCTOR)  # the doctor says itself what is missing
 _ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 
@@ -437,7 +438,7 @@ class Settings:
         None,
         "The release line that packages are built for, such as V(bookworm) or V(14).",
         roles=ROLES,
-        required=(DISPATCH, BULK, SETUP, BINDIST, INDEX, CONTROL, CHECKMACHINES),
+        required=(DISPATCH, BULK, SETUP, BINDIST, INDEX, CONTROL, CHECKMACHINES, STATUS),
         scope="controller",
         conf=(),
     )
@@ -476,7 +477,7 @@ class Settings:
         Text("a host pattern", r"[^\x00-\x1f\x7f]+"),
         "build_machines",
         "The host pattern that tells which build machines a playbook works on.",
-        roles=(SETUP, BINDIST, CLEANUP, CHECKMACHINES, DOCTOR),
+        roles=(SETUP, BINDIST, CLEANUP, CHECKMACHINES, DOCTOR, STATUS),
         scope="controller",
         conf=(),
     )
@@ -986,6 +987,14 @@ class Settings:
         "believes that files come from the future.",
         roles=(CHECKMACHINES, DOCTOR),
         scope="machine",
+    )
+    ask_machines: bool = _setting(
+        Bool(),
+        True,
+        "Whether status asks each machine what it is doing. Otherwise it tells what the controller knows, at once.",
+        roles=(STATUS,),
+        scope="controller",
+        conf=(),
     )
     canary: str = _setting(
         Name("a package name, name=version, or category/port", _request),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import shutil
 
 import pytest
 from hypothesis import given
@@ -126,6 +127,10 @@ def test_directories(context: StepContext) -> None:
         f"{context.layout.spool} does not exist.",
         f"{context.layout.logs} is not a directory.",
     }
+    shutil.rmtree(context.layout.branch_directory)
+    assert [found.text for found in directories(context.layout)] == [
+        f"{context.layout.branch_directory} does not exist."
+    ]
 
 
 def test_space(context: StepContext) -> None:
