@@ -35,7 +35,6 @@ DEFAULT_USER = "root"  # of client_user, where neither it nor ansible_user is se
 DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "bulk", "setup", "bindist", "cleanup", "index"
 CONTROL, CHECKMACHINES, DOCTOR, STATUS = "control", "checkmachines", "doctor", "status"
 ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL, CHECKMACHINES, DOCTOR, STATUS)
-_ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 NEED_WHERE = tuple(role for role in ROLES if role != DOCTOR)  # the doctor says itself what is missing
 _ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 

@@ -18,11 +18,18 @@ QUICK: dict[str, t.Any] = {"check": "off", "progress_interval": "2s"}
 
 
 def make_tree(
-    directory: pathlib.Path, needs: t.Mapping[str, str], commands: t.Mapping[str, t.Sequence[str]] | None = None
+    directory: pathlib.Path,
+    needs: t.Mapping[str, str],
+    commands: t.Mapping[str, t.Sequence[str]] | None = None,
+    gates: t.Collection[str] = (),
 ) -> pathlib.Path:
-    """Write a source package for each name, which needs the others named; C(commands) begin the builds of some."""
+    """Write a source package for each name, which needs the others named.
+
+    C(commands) begin the builds of some; those with C(gates) wait at them.
+    """
     for name, needed in needs.items():
-        make_source(directory, name, commands=(commands or {}).get(name, ()), control=control(name, needed.split()))
+        text = control(name, needed.split())
+        make_source(directory, name, commands=(commands or {}).get(name, ()), gate=name in gates, control=text)
     return directory
 
 
@@ -54,3 +61,18 @@ def summary(farm: Farm) -> dict[str, t.Any]:
 def times_built(farm: Farm, names: t.Iterable[str]) -> dict[str, int]:
     """Return how often each package has been built successfully."""
     return {name: sum(build["outcome"] == "success" for build in farm.builds(name)) for name in names}
+
+
+def assert_nothing_runs(farm: Farm) -> None:
+    """Fail unless every process of the controller's bulk builds has gone, and all that they kept while they ran."""
+    mine = str(farm.root).encode()
+    left = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            words = entry.joinpath("cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"portbuild.cluster.dispatch" in words and mine in words:
+            left.append(words.replace(b"\0", b" "))
+    assert left == []
+    assert not list(farm.branch_directory.glob("bulk/runs/*"))

@@ -32,7 +32,7 @@ def line_of(report: list[str], name: str) -> str:
 
 
 def test_status(idle: Farm, tmp_path: pathlib.Path) -> None:
-    farm, (_client1, client2, client3) = idle, idle.cluster.clients
+    farm, (_client1, _client2, client3) = idle, idle.cluster.clients
     make_source(tmp_path, RUNNING, gate=True, commands=["echo never reached"])
     dispatch = farm.start("dispatch", package=RUNNING, sourcedir=str(tmp_path))
     try:
