@@ -40,6 +40,7 @@ PAUSES = {  # seconds after which a package is tried again that could not begin,
     "no_machine": 30.0,
     "controller": 60.0,
     "controller_disk": 60.0,
+    "launcher": 5.0,
 }
 MOST_PAUSES = 120  # of one package, before that counts as a failure of the infrastructure
 
@@ -210,7 +211,8 @@ class Bulk:
         if build is not None:  # somebody else was at it
             self._close(dispatch.package, build)
             return
-        row.since = self._context.queue.newest_token()
+        if row.since is None:  # else it has begun before, and what comes of that still counts
+            row.since = self._context.queue.newest_token()
         row.made_of = self._wishes.ingredients(dispatch.package, self._plan.stock).to_dict()
         self._launch(row, dispatch.machine, dispatch.make_slots)
         self._reporter.started(dispatch)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import abc
 import collections.abc as c
+import contextlib
 import dataclasses
 import json
 import sqlite3
@@ -32,6 +33,10 @@ KEPT_RUNS = 20
 
 class BulkRuns(StoreError):
     """A bulk build of the branch runs already."""
+
+
+class NotOurs(StoreError):
+    """Another process has taken the run over: whoever wakes up late must do nothing any more."""
 
 
 class NoBulk(StoreError):
@@ -104,6 +109,8 @@ class Journal(abc.ABC):
 
         An interrupted one with another wish is closed. Raises BulkRuns when the owner of the last run lives.
         """
+
+    # What changes a run raises NotOurs unless the run still has the owner that it was begun with.
 
     @abc.abstractmethod
     def renew(self, run: Run) -> None:
@@ -184,16 +191,25 @@ class SqliteJournal(Journal):
             return Run(int(number or 0), wish, owner, now, now, None, "")
 
     def renew(self, run: Run) -> None:
-        with self._database.writing() as database:
+        with self._changing(run) as database:
             database.execute("UPDATE bulk_runs SET renewed = ? WHERE id = ?", (self._now(), run.number))
 
     def end(self, run: Run, ending: str) -> None:
-        with self._database.writing() as database:
+        with self._changing(run) as database:
             database.execute(
                 "UPDATE bulk_runs SET ended = ?, ending = ? WHERE id = ?", (self._now(), ending, run.number)
             )
             answer = Answer(False, "The bulk build has ended.")
             database.execute(_ANSWER_ALL, (json.dumps(answer), run.number))
+
+    @contextlib.contextmanager
+    def _changing(self, run: Run) -> c.Iterator[sqlite3.Connection]:
+        """A transaction in which the run is ours."""
+        with self._database.writing() as database:
+            last = _last(database)
+            if last is None or (last.number, last.owner, last.ended) != (run.number, run.owner, None):
+                raise NotOurs("Another process has taken over this bulk build.", remedy="It goes on there.")
+            yield database
 
     def last(self) -> Run | None:
         with self._database.reading() as database:
@@ -205,7 +221,7 @@ class SqliteJournal(Journal):
             return {row["package"]: _row(row) for row in found}
 
     def write(self, run: Run, rows: c.Iterable[Row]) -> None:
-        with self._database.writing() as database:
+        with self._changing(run) as database:
             database.executemany(_ROW, (_values(run, row) for row in rows))
 
     def ask(self, command: str, package: str, who: str) -> int:

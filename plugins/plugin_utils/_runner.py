@@ -24,6 +24,7 @@ import typing as t
 from ..module_utils._errors import PortbuildError
 from ..module_utils._files import write_atomic
 from ._launcher import Ended, Launch, Launcher
+from ._temporary import make_directory, remove_dead
 from ._text import tail
 
 try:
@@ -53,7 +54,7 @@ class RunnerOptions:
     environment: dict[str, str]
     cwd: str
     directory: str
-    """For the private directories, and for what is kept of failures; this process alone uses it."""
+    """Where private directories are made, in C(runs/), and where what failures printed is kept."""
 
 
 class RunnerLauncher(Launcher):
@@ -66,9 +67,10 @@ class RunnerLauncher(Launcher):
         if Runner is None:
             raise NoRunner("The Python library ansible-runner is missing.", remedy="Install it, for example with pip.")
         self._options = options
-        self._private = os.path.join(options.directory, "runs")
-        shutil.rmtree(self._private, ignore_errors=True)  # what a bulk build that was killed has left
-        os.makedirs(self._private, mode=0o700)
+        runs = os.path.join(options.directory, "runs")
+        os.makedirs(runs, mode=0o700, exist_ok=True)
+        remove_dead(runs)
+        self._private, self._lock = make_directory(runs, "")
         self._ended: queue.Queue[Ended] = queue.Queue()
         self._threads: set[threading.Thread] = set()
         self._closing = False
@@ -96,6 +98,7 @@ class RunnerLauncher(Launcher):
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         shutil.rmtree(self._private, ignore_errors=True)
+        os.close(self._lock)
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self, launch: Launch) -> None:

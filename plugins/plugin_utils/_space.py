@@ -59,7 +59,13 @@ def disk_full(path: str, *, needed: int, min_free: int, free: int, remedy: str =
     return ControllerDiskFull(
         f"The controller's disk is full: {path} has {human_size(free)} free{wanted}.",
         remedy=remedy,
-        details={"path": path, "free": free, "needed": needed, "min_free": min_free},
+        details={
+            "reason": "controller_disk",
+            "path": path,
+            "free": free,
+            "needed": needed,
+            "min_free": min_free,
+        },
     )
 
 

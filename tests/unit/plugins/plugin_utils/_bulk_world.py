@@ -209,9 +209,9 @@ class World(Launcher):
 
     # -- a bulk build --------------------------------------------------------------------------------------------------
 
-    def begin(self, **options: t.Any) -> Going:
+    def begin(self, owner: Owner = OUTER, **options: t.Any) -> Going:
         """Start a bulk build, or go on with the one that died."""
-        run = self.journal.begin({"targets": list(self.settings.targets)}, OUTER)
+        run = self.journal.begin({"targets": list(self.settings.targets)}, owner)
         rows = reconcile(t.cast("t.Any", self), self.journal, run)
         plan = make_plan(t.cast("t.Any", self), read_targets(self.settings.targets), self.journal, {})
         schedule = plan.schedule(Options(**options))

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
 import pathlib
 import tempfile
@@ -17,9 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk_commands import ask, NotDone, why
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._journal import Answer, BulkRuns, NoBulk
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._journal import Answer, BulkRuns, NoBulk, NotOurs
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
-from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._bulk_world import World
+from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._bulk_world import OUTER, World
 
 TREE = {"a": "", "b": "a", "c": "a", "d": "b c"}
 
@@ -134,8 +134,22 @@ def test_machines_go_and_come(world: World) -> None:
     assert going.to_the_end()["ok"]
 
 
+def test_nobody_answers_when_nobody_lives(world: World) -> None:
+    world.begin().step()
+    with pytest.raises(NoBulk):
+        ask(world.journal, "stop", "", "me")
+
+
+def test_who_was_taken_over_can_do_nothing_any_more(world: World) -> None:
+    late = world.begin()
+    world.begin(dataclasses.replace(OUTER, pid=43))
+    with pytest.raises(NotOurs, match="Another process has taken over"):
+        late.step()
+    assert not world.running
+
+
 def test_stop_and_go_on(world: World) -> None:
-    going = world.begin()
+    going = world.begin(Owner.of(os.getpid()))
     going.step()
     number = 0
 
@@ -143,10 +157,6 @@ def test_stop_and_go_on(world: World) -> None:
         going.step(3.0)
         return world.journal.answer_to(number)
 
-    with pytest.raises(NoBulk):
-        ask(world.journal, "stop", "", "me")  # its owner is a double, which nobody takes for alive
-    with world.journal._database.writing() as database:
-        database.execute("UPDATE bulk_runs SET owner = ?", (_living_owner(),))
     number = world.journal.ask("stop", "", "me")
     assert obey() == Answer(True, "The bulk build ends when what runs now has ended.")
     with pytest.raises(BulkRuns, match="runs already"):
@@ -158,20 +168,14 @@ def test_stop_and_go_on(world: World) -> None:
     assert world.begin().to_the_end()["built"] == ["b", "c", "d"]
 
 
-def _living_owner() -> str:
-    return json.dumps(Owner.of(os.getpid()).to_dict())
-
-
 def test_retry_and_why(world: World) -> None:
     world.outcomes["b"] = ["failed"]
-    going = world.begin()
+    going = world.begin(Owner.of(os.getpid()))
     while world.began["b"] == 0 or "b" in world.running:
         going.step()
         if world.running:
             world.finish(min(world.running))
     going.step()
-    with world.journal._database.writing() as database:
-        database.execute("UPDATE bulk_runs SET owner = ?", (_living_owner(),))
     answers = {
         world.journal.ask("why", "d", "me"): Answer(
             True, "d is skipped. b is failed. It is to be built because there is none."
