@@ -12,9 +12,11 @@ import time
 import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk_commands import going
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import inventory_machines
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._holds import read_holds
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._journal import SqliteJournal
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import Layout
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._looking import Current, look, wishes
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._status import (
@@ -89,10 +91,12 @@ def _status(context: StepContext, inventory: list[str], told: dict[str, Facts]) 
         alive=lambda lease: queue.judge(lease) == "alive",
         average=lambda branch, package: durations(branch).get(package),
     )
+    bulk = going(SqliteJournal(layout.database), layout)
     return {
         "machines": describe_machines(states, inventory, loads, told),
         "running": running,
-        "waiting": [],  # of bulk runs
+        "bulk": bulk.sentence if bulk else "",
+        "waiting": bulk.waiting if bulk else [],
         "left": left,
         "holds": describe_holds(read_holds(layout, problems)),
         "problems": problems,

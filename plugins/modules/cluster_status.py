@@ -92,6 +92,11 @@ running:
       last_line: checking for gcc... gcc
       owner: process 4711 on controller
       alive: true
+bulk:
+  description: How the bulk build that runs is doing, for people; empty when none runs.
+  returned: without O(ask)
+  type: str
+  sample: "run 3: 12 queued, 4 running, 30 built; about 5 min 10 s to go."
 waiting:
   description: The packages that wait, and why.
   returned: without O(ask)

@@ -9,11 +9,16 @@
 
 from __future__ import annotations
 
+import os
 import time
+import typing as t
 
 from ..module_utils._errors import PortbuildError
+from ..module_utils._files import BadFile, read_json
 from ._journal import Journal, NoBulk
+from ._layout import Layout
 from ._rebuild import describe
+from ._text import duration, number_of
 
 PATIENCE = 30.0  # seconds that a run may take to answer
 _GLANCE = 0.2
@@ -37,6 +42,29 @@ def ask(journal: Journal, command: str, package: str, who: str) -> str:
     if not answer.done:
         raise NotDone(answer.text)
     return answer.text
+
+
+class Going(t.NamedTuple):
+    """How a bulk build that runs is doing: in a sentence, and which packages wait, with the reason of each."""
+
+    sentence: str
+    waiting: list[dict[str, str]]
+
+
+def going(journal: Journal, layout: Layout) -> Going | None:
+    """Return how the bulk build does, as it wrote down last; None when none runs."""
+    run = journal.last()
+    if run is None or not run.lives(time.time()):
+        return None
+    try:
+        status = read_json(os.path.join(layout.bulk, "status.json"))
+    except (OSError, BadFile):
+        status = {}
+    if number_of(status.get("began")) < run.begun - 1:  # an earlier run's
+        return Going(f"run {run.number} begins.", [])
+    counts = ", ".join(f"{count} {state}" for state, count in status["counts"].items() if count)
+    left = duration(status["to_go"])
+    return Going(f"run {run.number}: {counts}; about {left} to go.", list(status["waiting"]))
 
 
 def why(journal: Journal, package: str, who: str) -> str:

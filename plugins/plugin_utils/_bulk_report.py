@@ -50,6 +50,7 @@ class Reporter:
         self._now = now
         self._began = self._told = monotonic()
         self._began_at = now()
+        self._keep_status()
 
     # -- while it runs -------------------------------------------------------------------------------------------------
 

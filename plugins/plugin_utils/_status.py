@@ -15,14 +15,13 @@ import typing as t
 
 from ._holds import Held
 from ._queue import CLAIMED, Lease, MachineState
-from ._text import duration, number_of, one_line, printable
+from ._text import duration, number_of, one_line, printable, table
 
 Facts = dict[str, t.Any]
 Told = c.Mapping[str, c.Mapping[str, t.Any]]  # what machines were asked, by name
 
 _LINE = 160  # characters of the last line of a log
 _REASON = 200
-_CELL = 100
 
 
 def describe_machines(
@@ -108,15 +107,6 @@ def describe_holds(holds: c.Mapping[str, Held]) -> list[Facts]:
 # -- for people --------------------------------------------------------------------------------------------------------
 
 
-def table(head: c.Sequence[str], rows: c.Iterable[c.Sequence[str]]) -> list[str]:
-    """Return aligned lines. A column in which nothing stands is left out."""
-    cells = [[cell if len(cell) <= _CELL else cell[: _CELL - 3] + "..." for cell in row] for row in rows]
-    columns = [number for number in range(len(head)) if any(row[number] for row in cells)]
-    lines = [[str(row[number]) for number in columns] for row in (list(head), *cells)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
-
-
 def render(status: c.Mapping[str, t.Any]) -> list[str]:
     """Return the status as lines."""
     lines = table(
@@ -151,6 +141,7 @@ def render(status: c.Mapping[str, t.Any]) -> list[str]:
         ],
         "Nothing runs.",
     )
+    lines += [f"The bulk build: {status['bulk']}"] if status["bulk"] else []
     lines += _section("Waiting", ("package", "why"), [(job["package"], job["why"]) for job in status["waiting"]], "")
     lines += _section(
         "Left on machines",

@@ -18,6 +18,7 @@ import typing as t
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _TAIL = 512 << 10
+_CELL = 100  # characters of a table's cell
 
 
 def one_line(value: t.Any, limit: int) -> str:
@@ -52,13 +53,13 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s" if minutes else f"{seconds:.1f} s"
 
 
-def table(heads: t.Sequence[str], rows: t.Sequence[t.Sequence[str]]) -> list[str]:
-    """Return the rows below their heads, in columns; nothing when there are none."""
-    if not rows:
-        return []
-    widths = [max(len(row[column]) for row in (heads, *rows)) for column in range(len(heads))]
-    cells = ([text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in (heads, *rows))
-    return ["  ".join(row).rstrip() for row in cells]
+def table(head: t.Sequence[str], rows: t.Iterable[t.Sequence[str]]) -> list[str]:
+    """Return aligned lines; none for no rows. A column in which nothing stands is left out."""
+    cells = [[cell if len(cell) <= _CELL else cell[: _CELL - 3] + "..." for cell in row] for row in rows]
+    columns = [number for number in range(len(head)) if any(row[number] for row in cells)]
+    lines = [[str(row[number]) for number in columns] for row in (list(head), *cells)] if cells else []
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines]
 
 
 def clock(seconds: float) -> str:

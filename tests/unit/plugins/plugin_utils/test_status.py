@@ -45,7 +45,7 @@ def lease(package: str, machine: str = "a1", *, age: float = 60.0, **more: t.Any
 
 
 def status(**more: t.Any) -> dict[str, t.Any]:
-    return {"machines": [], "running": [], "waiting": [], "left": [], "holds": [], "problems": [], **more}
+    return {"machines": [], "running": [], "bulk": "", "waiting": [], "left": [], "holds": [], "problems": [], **more}
 
 
 def jobs(leases: list[Lease], told: t.Any = None) -> tuple[list[dict[str, t.Any]], list[dict[str, t.Any]]]:
