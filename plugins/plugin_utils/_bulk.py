@@ -48,24 +48,33 @@ MOST_PAUSES = 120  # of one package, before that counts as a failure of the infr
 def reconcile(context: StepContext, journal: Journal, run: Run) -> dict[str, Row]:
     """Return what the run knows of its packages, those included that ended while nobody looked."""
     rows = journal.rows(run)
+    # In this order: a dispatch that is about to end, or to begin, is then seen by its lease, its build or its token.
+    newest = context.queue.newest_token()
     leased = {lease.job.package for lease in context.queue.all_leases() if lease.job.branch == context.settings.branch}
     changed = []
     for row in rows.values():
         if row.state != State.RUNNING.value:
             continue
         build = result_of(context, row)
-        if build is None and row.package in leased:
-            continue  # it runs, or waits to be brought home
-        changed.append(row)
-        row.state = State.QUEUED.value
         if build is not None:
-            row.machine, row.seconds, row.ended, row.since = build.machine, build.seconds, build.ended, None
-            row.state = State.BUILT.value if build.outcome == "success" else State.FAILED.value
-            row.reason = "" if build.outcome == "success" else describe_failure(build)
-            if build.outcome == "success":
-                note_made_of(journal, row, build)
+            _found(journal, row, build)
+        elif row.package in leased:
+            continue  # it runs, or waits to be brought home
+        else:
+            row.state, row.since, row.made_of = State.QUEUED.value, newest, {}
+        changed.append(row)
     journal.write(run, changed)
     return rows
+
+
+def _found(journal: Journal, row: Row, build: BuildRecord) -> None:
+    """Note in the row how the package has ended."""
+    row.machine, row.seconds, row.ended, row.since = build.machine, build.seconds, build.ended, None
+    if build.outcome == "success":
+        row.state, row.reason = State.BUILT.value, ""
+        note_made_of(journal, row, build)
+    else:
+        row.state, row.reason = State.FAILED.value, describe_failure(build)
 
 
 def result_of(context: StepContext, row: Row) -> BuildRecord | None:
@@ -207,13 +216,14 @@ class Bulk:
 
     def _start(self, dispatch: Dispatch) -> None:
         row = self._row(dispatch.package)
-        build = result_of(self._context, row) if row.since is not None else None
+        build = result_of(self._context, row)
         if build is not None:  # somebody else was at it
             self._close(dispatch.package, build)
             return
         if row.since is None:  # else it has begun before, and what comes of that still counts
-            row.since = self._context.queue.newest_token()
-        row.made_of = self._wishes.ingredients(dispatch.package, self._plan.stock).to_dict()
+            row.since, row.made_of = self._context.queue.newest_token(), {}
+        if not row.made_of:
+            row.made_of = self._wishes.ingredients(dispatch.package, self._plan.stock).to_dict()
         self._launch(row, dispatch.machine, dispatch.make_slots)
         self._reporter.started(dispatch)
 

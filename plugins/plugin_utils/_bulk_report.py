@@ -202,10 +202,12 @@ class Reporter:
             :MOST_FAILURES
         ]
         lines += [f"unknown: {message}" for message in facts["unknown"].values()][:MOST_FAILURES]
-        lines.append(
-            f"It took {duration(facts['seconds'])}; predicted were {duration(facts['predicted_seconds'])}, "
-            f"at least {duration(facts['bound_seconds'])}, on {facts['slots']} slots."
+        predicted = (
+            f"predicted were {duration(facts['predicted_seconds'])}, at least {duration(facts['bound_seconds'])}"
         )
+        if self._plan.new & self._plan.why.keys():
+            predicted = "no prediction could be made of all of it"
+        lines.append(f"It took {duration(facts['seconds'])} on {facts['slots']} slots; {predicted}.")
         lines.append(
             f"{len(facts['built'])} built, {len(facts['stayed'])} stayed as they are, {len(facts['failed'])} failed, "
             f"{len(facts['skipped'])} skipped, {len(facts['ignored'])} ignored, {len(facts['unfinished'])} not tried, "

@@ -49,7 +49,7 @@ class Slots(t.NamedTuple):
 class Plan:
     """What a bulk build is to do.
 
-    C(why): by package, the codes of the reasons for building it. C(named): the targets that were asked for one by one.
+    C(why): by package, the codes of the reasons for building it. C(new): those that nobody knows how long they take. C(named): the targets that were asked for one by one.
     """
 
     graph: Graph
@@ -60,6 +60,7 @@ class Plan:
     ignored: dict[str, str]
     unknown: dict[str, str]
     seconds: list[float]
+    new: frozenset[str]
     limits: dict[str, Limits]
     problems: tuple[str, ...]
     stock: Stock
@@ -150,6 +151,7 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
         if name not in ignored:
             own[name] = own_reasons(wanted, stock, name, settings, forced=_is_forced(settings, catalogue, name))
     needs = {name: recipe.needs for name, recipe in recipes.items()}
+    durations = store.durations()
     limits = {name: limit for name in recipes if (limit := _limits(wanted.settings(name))) != Limits()}
     return Plan(
         graph=graph,
@@ -159,7 +161,8 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
         why=cascades(own, needs, t.cast("Mode", settings.rebuild)),
         ignored=ignored,
         unknown={**targets.problems, **catalogue.unknown},
-        seconds=graph.seconds(store.durations()),
+        seconds=graph.seconds(durations),
+        new=frozenset(recipes.keys() - durations.keys()),
         limits=limits,
         problems=catalogue.problems,
         stock=stock,
@@ -289,12 +292,8 @@ def predict(plan: Plan, machines: c.Sequence[Slots], options: Options) -> Predic
 
 def plan_lines(plan: Plan, prediction: Prediction, machines: c.Sequence[Slots], most: int) -> list[str]:
     """Return the plan for a person."""
-    number = plan.graph.number
     built = sorted(plan.why, key=lambda name: (name not in plan.targets, name))
-    rows = [
-        (name, plan.recipes[name].version, duration(plan.seconds[number[name]]), describe(plan.why[name]))
-        for name in built[:most]
-    ]
+    rows = [(name, plan.recipes[name].version, _takes(plan, name), describe(plan.why[name])) for name in built[:most]]
     others = f"{len(plan.current)} stay as they are, {len(plan.ignored)} ignored, {len(plan.unknown)} unknown"
     lines = [f"{_count(len(plan.why), 'package')} to build, {others}."]
     lines += table(("package", "version", "takes", "because"), rows)
@@ -304,13 +303,20 @@ def plan_lines(plan: Plan, prediction: Prediction, machines: c.Sequence[Slots], 
     lines += _left_out(plan, most)
     where = ", ".join(f"{machine.name} ({machine.maxjobs})" for machine in machines) or "none"
     lines.append(f"Machines and their slots: {where}.")
-    if plan.why:
+    unknown = len(plan.new & plan.why.keys())
+    if unknown:
+        lines.append(f"How long {unknown} of them take is not known: each counts as long as the longest but a few.")
+    if plan.why and unknown < len(plan.why):
         lines.append(
             f"Predicted: {duration(prediction.makespan)} on {_count(prediction.slots, 'slot')}; "
             f"nobody can do it in less than {duration(prediction.bound)} ({duration(prediction.work)} of work)."
         )
-        lines.append(f"Longest chain: {_chain(prediction.path)}.")
+    lines += [f"Longest chain: {_chain(prediction.path)}."] if plan.why else []
     return lines
+
+
+def _takes(plan: Plan, name: str) -> str:
+    return "?" if name in plan.new else duration(plan.seconds[plan.graph.number[name]])
 
 
 def _left_out(plan: Plan, most: int) -> list[str]:

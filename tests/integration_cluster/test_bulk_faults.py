@@ -64,17 +64,23 @@ def children(pid: int) -> set[int]:
 
 def kill(running: Running, whom: str) -> None:
     """Kill ansible-playbook alone, the process of the bulk build alone, or everything at once."""
-    if whom == "main":
+    pids = children(running.pid)
+    bulks = {pid for pid in pids if b"_bulk_child" in command_line(pid)}
+    if whom == "main" or (whom == "child" and not bulks):
         running.kill()
         return
-    pids = children(running.pid)
-    if whom == "child":
-        pids = {pid for pid in pids if b"_bulk_child" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()}
-    for pid in pids:
+    for pid in bulks if whom == "child" else pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    running.process.wait(60)
-    running._stream.close()
+    running.end(120)
+
+
+def command_line(pid: int) -> bytes:
+    """Return the words of the process; none when it has gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def run_and_kill(farm: Farm, tree: pathlib.Path, kills: int, seed: int) -> None:
