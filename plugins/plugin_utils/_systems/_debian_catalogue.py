@@ -149,9 +149,9 @@ class _Shelf:
 
     def _take(self, name: str, package: Package, version: str = "") -> str:
         before = self._asked.get(name)
-        if before is not None and version and self.chosen[name].version != package.version:
-            raise NotThis(f"{name} is asked for as version {before or self.chosen[name].version} already.")
-        if before is None or version:
+        if before and version and self.chosen[name].version != package.version:
+            raise NotThis(f"{name} is asked for as version {before} already.")
+        if before is None or (version and not before):
             self._asked[name] = version
             self.chosen[name] = package
         return name
@@ -186,7 +186,9 @@ def local_package(source: LocalSource, inputs: CatalogueInputs, archive: Archive
     made = [stanza for stanza in stanzas[1:] if "package" in stanza] or list(_listed(head, archive))
     profiles = frozenset(inputs.profiles_of(source.name))
     made = [stanza for stanza in made if holds(formula(stanza.get("build-profiles", "")), profiles)]
-    section = next((stanza["section"] for stanza in (head, *stanzas, *made) if stanza.get("section")), "")
+    section = next(
+        (stanza["section"] for stanza in (head, *stanzas, *_listed(head, archive)) if stanza.get("section")), ""
+    )
     return Package(
         name=source.name,
         version=source.version,

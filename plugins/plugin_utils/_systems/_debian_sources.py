@@ -296,6 +296,7 @@ def _mode(found: os.stat_result) -> int:
 
 
 def _odd_file(path: str) -> BadSource:
+    path = os.path.normpath(path)
     return BadSource(f"{path} is neither a file, a directory nor a link.", remedy="Remove it from the source.")
 
 

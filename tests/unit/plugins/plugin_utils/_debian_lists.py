@@ -34,10 +34,10 @@ def paragraph(fields: dict[str, str]) -> str:
     return "".join(f"{name.replace('_', '-')}: {value}\n" for name, value in fields.items())
 
 
-def bindist(directory: pathlib.Path, *, kind: str = "gz", **lists: str | list[str]) -> str:
+def bindist(directory: pathlib.Path, **lists: str | list[str]) -> str:
     """Make a bindist with these lists: C(main_Sources), C(main_binary_amd64_Packages)."""
     path = directory / "bindist.tar"
-    with tarfile.open(path, f"w:{kind}") as tarball:
+    with tarfile.open(path, "w:gz") as tarball:
         for name, text in {"./etc/passwd": "root:x:0:0", **lists}.items():
             data = ("\n".join(text) if isinstance(text, list) else text).encode()
             kind_of_list = name.replace("_binary_", "_binary-")

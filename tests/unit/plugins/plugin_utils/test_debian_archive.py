@@ -63,9 +63,13 @@ def test_of_several_versions_the_highest_counts(tmp_path: pathlib.Path) -> None:
 
 
 def test_the_base_says_which_architecture_is_its_own(tmp_path: pathlib.Path) -> None:
-    lists = {"main_binary_i386_Packages": binary("foo", "1"), "main_binary_amd64_Packages": binary("foo", "2")}
+    lists: dict[str, t.Any] = {
+        "main_binary_i386_Packages": binary("foo", "1"),
+        "main_binary_amd64_Packages": binary("foo", "2"),
+    }
     assert opened(tmp_path, **lists).architecture == "amd64"
-    archive = opened(tmp_path, **lists, **{"./var/lib/dpkg/arch": "i386\namd64\n"})
+    lists["./var/lib/dpkg/arch"] = "i386\namd64\n"
+    archive = opened(tmp_path, **lists)
     assert archive.architecture == "i386"
     package = archive.binary("foo")
     assert package is not None and package.version == "1"

@@ -167,9 +167,11 @@ FILES = {
 }
 
 
-def tree(tmp_path: pathlib.Path, files: dict[str, bytes], top: str = "", mode: int = 0o644, kind: str = "gz") -> str:
+def tree(
+    tmp_path: pathlib.Path, files: dict[str, bytes], top: str = "", mode: int = 0o644, kind: t.Any = "w:gz"
+) -> str:
     path = tmp_path / "tree.tar"
-    with tarfile.open(path, f"w:{kind}") as tarball:
+    with tarfile.open(path, kind) as tarball:
         for name, content in files.items():
             member = tarfile.TarInfo(top + name)
             member.size, member.mode, member.mtime = len(content), mode, len(files) + len(top)
@@ -183,8 +185,15 @@ def tree(tmp_path: pathlib.Path, files: dict[str, bytes], top: str = "", mode: i
 def test_digests_are_of_names_modes_and_contents(tmp_path: pathlib.Path) -> None:
     usual = _ports_catalogue.digest_ports(tree(tmp_path, FILES))
     assert sorted(usual) == ["devel/bar", "devel/foo"]
-    for same in ({}, {"top": "./"}, {"top": "freebsd-ports-main/"}, {"kind": "xz"}, {"kind": ""}):
-        assert _ports_catalogue.digest_ports(tree(tmp_path, dict(reversed(FILES.items())), **same)) == usual
+    ways: tuple[dict[str, t.Any], ...] = (
+        {},
+        {"top": "./"},
+        {"top": "freebsd-ports-main/"},
+        {"kind": "w:xz"},
+        {"kind": "w:"},
+    )
+    for more in ways:
+        assert _ports_catalogue.digest_ports(tree(tmp_path, dict(reversed(FILES.items())), **more)) == usual
     for files, mode in (
         ({**FILES, "devel/foo/Makefile": b"PORTNAME=fop"}, 0o644),
         ({**FILES, "devel/foo/new": b""}, 0o644),
