@@ -280,9 +280,9 @@ class _Assembly:
             dropped.setdefault(number, set()).add(needed)
         recipes = {}
         for number, (name, edges) in enumerate(zip(names, found, strict=True)):
-            gone = dropped.get(number, ())
-            needs = tuple(names[needed] for needed in edges.needs if needed not in gone)
-            recipes[name] = self._recipe(chosen[name], needs, edges.missing)
+            gone = dropped.get(number)
+            kept = [needed for needed in edges.needs if needed not in gone] if gone else edges.needs
+            recipes[name] = self._recipe(chosen[name], tuple(map(names.__getitem__, kept)), edges.missing)
         return recipes, tuple((names[number], names[needed]) for number, needed in broken)
 
     def _dependencies(self, package: Package) -> list[str]:

@@ -26,7 +26,7 @@ def break_cycles(needs: Edges, firm: Firm) -> list[tuple[int, int]]:
     here they are brought into an order that few edges lead back in, and then what was dropped for nothing is taken back.
     """
     dropped: list[tuple[int, int]] = []
-    for part in components(needs, range(len(needs))):
+    for part in components(needs, set().union(*needs)):  # what nobody needs is in no cycle
         if len(part) > 1 or part[0] in needs[part[0]]:
             dropped += _break(part, needs, firm)
     return sorted(_taken_back(dropped, needs))

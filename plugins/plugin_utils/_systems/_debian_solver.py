@@ -56,7 +56,8 @@ class Solver:
             self._ours[binary.name] = binary
             for name, version in provisions(binary.provides):
                 self._ours_provide.setdefault(name, []).append((version, binary))
-        self._choices: dict[tuple[str, frozenset[str]], Choice] = {}
+        self._choices: dict[str, Choice] = {}
+        self._staged: dict[frozenset[str], dict[str, Choice]] = {}  # of clauses that name build profiles
         self._numbers: dict[tuple[str, bool], int] = {}
         self._binaries: list[Binary] = []
         self._needs: list[list[tuple[int, bool]]] = []  # by number of a binary: numbers, and whether firmly
@@ -66,10 +67,10 @@ class Solver:
     # -- one dependency ------------------------------------------------------------------------------------------------
 
     def _choose(self, clause: str, profiles: frozenset[str]) -> Choice:
-        key = (clause, profiles if "<" in clause else _NONE)
-        found = self._choices.get(key)
+        known = self._staged.setdefault(profiles, {}) if "<" in clause else self._choices
+        found = known.get(clause)
         if found is None:
-            found = self._choices[key] = self._chosen(clause, profiles)
+            found = known[clause] = self._chosen(clause, profiles)
         return found
 
     def _chosen(self, clause: str, profiles: frozenset[str]) -> Choice:
