@@ -16,6 +16,7 @@ from .._graph import components
 
 Edges = c.Sequence[c.Sequence[int]]  # for each package, by number, those that it needs, sorted
 Firm = c.Sequence[c.Container[int]]
+_AT_ONCE, _NEVER = -1 << 40, 1 << 40
 _PATIENCE = 5_000_000  # steps that are spent on taking back what need not have been dropped
 
 
@@ -80,41 +81,49 @@ class _Knot:
         head = self.head
         return [needed for needed in self._needs[number] if needed in head and head[needed] != head[number]]
 
-    def _rank(self, head: int) -> tuple[bool, int, int]:
-        return self._lacks[head] > 0, self._lacks[head] - self._useful[head], head
-
     def order(self) -> list[int]:
         """Return the packages in their order."""
-        heap = [self._rank(head) for head, held in self._held.items() if not held]
-        heapq.heapify(heap)
+        ready = [(self._score(head), head) for head, held in self._held.items() if not held]
+        heap = sorted(ready)
+        queued = {head: score for score, head in ready}  # the best that stands in the heap of each
         found: list[int] = []
         placed: set[int] = set()
         while heap:
-            first = heapq.heappop(heap)
-            head = first[2]
-            if head in placed:
-                continue
-            if first != (actual := self._rank(head)):
-                if first < actual:  # it has become worse since; else there is a better one of it in the heap
-                    heapq.heappush(heap, actual)
+            score, head = heapq.heappop(heap)
+            if head in placed or score != queued[head]:
+                continue  # it stood there with a better one too
+            actual = self._score(head)
+            if score != actual:  # what needed it has been placed since
+                queued[head] = actual
+                heapq.heappush(heap, (actual, head))
                 continue
             placed.add(head)
             found += self.members[head]
-            for better in self._place(head, placed):
-                heapq.heappush(heap, self._rank(better))
+            for other in self._place(head, placed):
+                score = self._score(other)
+                if score < queued.get(other, _NEVER):
+                    queued[other] = score
+                    heapq.heappush(heap, (score, other))
         return found
+
+    def _score(self, head: int) -> int:
+        """Return how late it is to come, by what it lacks and what needs it."""
+        lacks = self._lacks[head]
+        return lacks - self._useful[head] if lacks else _AT_ONCE
 
     def _place(self, head: int, placed: c.Container[int]) -> set[int]:
         """Take note that these come next; return those that are nearer to it now and that nothing holds."""
         nearer = set()
+        useful, lacks, heads = self._useful, self._lacks, self.head
         for number in self.members[head]:
             for needed in self._others(number):
-                self._useful[self.head[needed]] -= 1
+                useful[heads[needed]] -= 1
             for other in self._wanted_by[number]:
-                above = self.head[other]
-                self._lacks[above] -= 1
-                self._held[above] -= number in self._firm[other]
-                if not self._held[above] and above not in placed:
+                above = heads[other]
+                lacks[above] -= 1
+                if number in self._firm[other]:
+                    self._held[above] -= 1
+                if above not in placed and not self._held[above]:
                     nearer.add(above)
         return nearer
 
