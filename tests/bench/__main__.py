@@ -11,7 +11,7 @@ import sys
 
 from . import schedule
 
-BENCHMARKS = ("bench_queue", "dispatch")
+BENCHMARKS = ("bench_queue", "dispatch", "index")
 
 
 def main() -> int:

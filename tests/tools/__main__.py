@@ -60,6 +60,7 @@ TARGETS: dict[str, t.Callable[[], int]] = {
     "bench": lambda: in_environment("-m", "bench", programs=host.FOR_BENCH),
     "bench-dispatch": lambda: in_environment("-m", "bench.dispatch", programs=host.FOR_BENCH),
     "bench-schedule": lambda: in_environment("-m", "bench.schedule", *sys.argv[2:], programs={}, root=False),
+    "bench-index": lambda: in_environment("-m", "bench.index", *sys.argv[2:], programs={}, root=False),
     "check-freebsd": lambda: in_environment("-m", "freebsd", programs=host.FOR_CHECK, root=False),
     "clean": clean,
 }
