@@ -8,7 +8,8 @@
 
 Run it where C(ansible_collections.portbuild.cluster) can be imported. The INDEX is made up, with the shape of the real
 one. Debian's lists come from the bindist, a tarball beside its C(bindist.json); by default from the one that the cluster
-tests have kept in C(.cache/bindist). Exit status 1 when the INDEX takes more than it may.
+tests have kept in C(.cache/bindist). Exit status 1 when the INDEX takes more than it may,
+2 when there is no such bindist.
 """
 
 from __future__ import annotations
@@ -134,6 +135,9 @@ def main() -> int:
         json.dump(measure(*sys.argv[2:5]), sys.stdout)
         return 0
     bindist = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else find_bindist()
+    if bindist is not None and not bindist.with_suffix(".json").is_file():
+        print(f"{bindist} is no bindist: there is no {bindist.with_suffix('.json')}.", file=sys.stderr)
+        return 2
     columns = f"{'':44}{'packages':>9}{'edges':>9}{'broken':>8}{'catalogue':>11}{'graph':>10}{'CPU':>10}{'peak':>11}"
     with tempfile.TemporaryDirectory(prefix="bench-index-") as directory:
         index = pathlib.Path(directory) / "INDEX"
