@@ -76,9 +76,9 @@ def read_catalogue(inputs: CatalogueInputs, parse: Parse) -> Catalogue:
     archive = open_archive(inputs.bindist, inputs.bindist_sha256, inputs.cache_directory, complaints)
     try:
         local = list_sources(inputs.source_directory) if inputs.source_directory else LocalSources({}, {})
+        shelf = _Shelf(inputs, local, archive, parse)
         for message in local.bad.values():
             complaints.add(message)
-        shelf = _Shelf(inputs, local, archive, parse)
         targets, unknown = look_up(inputs.targets, shelf)
         recipes, broken = _Assembly(inputs, shelf, archive, complaints).recipes(targets)
         return Catalogue(
@@ -99,14 +99,14 @@ class _Shelf:
         self._local = local
         self._archive = archive
         self._parse = parse
-        self._current: dict[str, ArchiveSource] | None = None
-        self._sections: dict[str, list[str]] | None = None
         self._asked: dict[str, str] = {}
-        self.local: dict[str, Package] = {
-            name: local_package(sources[0], inputs, archive)
-            for name, sources in local.found.items()
-            if name not in local.bad
-        }
+        self.local: dict[str, Package] = {}
+        for name, sources in local.found.items():
+            if name not in local.bad:
+                try:
+                    self.local[name] = local_package(sources[0], inputs, archive)
+                except BadSource as error:  # somebody works on it
+                    local.bad[name] = error.message
         self.chosen: dict[str, Package] = dict(self.local)
         """What is built under each name: of the archive only what was asked for."""
 
@@ -182,7 +182,7 @@ def archive_package(source: ArchiveSource) -> Package:
 def local_package(source: LocalSource, inputs: CatalogueInputs, archive: Archive) -> Package:
     """Return what a local source says of itself. What its binaries need is only known from its control file."""
     stanzas = [fields(paragraph, _OF_CONTROL) for paragraph in paragraphs([cleaned(control_of(source))])]
-    head = describe(source.path) if source.kind == "dsc" else stanzas[0]
+    head = describe(source.path) if source.kind == "dsc" else (stanzas or [{}])[0]
     made = [stanza for stanza in stanzas[1:] if "package" in stanza] or list(_listed(head, archive))
     profiles = frozenset(inputs.profiles_of(source.name))
     made = [stanza for stanza in made if holds(formula(stanza.get("build-profiles", "")), profiles)]

@@ -20,6 +20,7 @@ pytest.importorskip("debian")
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._graph import Graph
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._systems import (
+    _debian_catalogue,
     _debian_sources,
     Catalogue,
     CatalogueInputs,
@@ -208,6 +209,24 @@ def test_a_bad_source_costs_itself_only(sources: Sources) -> None:
     for word in ("broken", "bad_1.dsc", "dir_1.dsc", "link_1.dsc", "odd", "Bad_Name"):
         assert any(word in problem for problem in found.problems), word
     assert len(found.problems) == 6
+
+
+def test_a_source_that_somebody_works_on(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources.add("foo", "bar")
+    sources.add("bar")
+    control_of = _debian_sources.control_of
+
+    def gone(source: _debian_sources.LocalSource) -> str:
+        if source.name == "bar":
+            raise _debian_sources.BadSource("bar/debian/control cannot be read: No such file or directory.")
+        return control_of(source)
+
+    monkeypatch.setattr(_debian_catalogue, "control_of", gone)
+    found = sources.read()
+    assert (found.targets, found.recipes["foo"].missing) == (("foo",), ("the package bar",))
+    assert found.problems == ("bar/debian/control cannot be read: No such file or directory.",)
+    monkeypatch.setattr(_debian_catalogue, "control_of", lambda source: "")
+    assert sources.read().targets == ("bar", "foo")
 
 
 # -- what is needed ----------------------------------------------------------------------------------------------------
