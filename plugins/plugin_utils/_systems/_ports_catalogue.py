@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import re
 import tarfile
@@ -83,8 +84,9 @@ def _dependencies(
     missing: dict[str, tuple[str, ...]] = {}
     for base, entry in index.by_base.items():
         names = {*entry.fetch, *entry.extract, *entry.patch, *entry.build, *entry.run}
-        found = {built[name] for name in names if name in built}
-        if len(found) < len(names):
+        found = set(map(built.get, names, itertools.repeat("")))
+        if "" in found:
+            found.remove("")
             absent = sorted(names - built.keys())
             more = [f"{len(absent) - _SHOWN} more packages"] if len(absent) > _SHOWN else []
             missing[base] = (*(_absent(index, name) for name in absent[:_SHOWN]), *more)
