@@ -23,7 +23,7 @@ from ._bulk_report import Reporter
 from ._context import StepContext
 from ._journal import Answer, Command, Journal, Row, Run
 from ._launcher import Ended, Launch, Launcher
-from ._plan import own_reasons, Plan, Slots, Wishes
+from ._plan import own_reasons, Plan, read_catalogue, Slots, Wishes
 from ._queue import Lease
 from ._rebuild import depends_on_others, Ingredients
 from ._schedule import Dispatch, Schedule, State
@@ -355,6 +355,12 @@ class Bulk:
         except PortbuildError as error:
             return Answer(False, str(error))
 
+    def _read_again(self, name: str) -> None:
+        """Take the recipe as it is now: somebody may have mended it."""
+        recipe = read_catalogue(self._context, [name]).recipes.get(name)
+        if recipe is not None and recipe.needs == self._plan.recipes[name].needs:
+            self._plan.recipes[name] = recipe
+
     def _do(self, command: Command) -> str:
         name = command.package
         if command.command == "stop":
@@ -363,6 +369,7 @@ class Bulk:
             return "The bulk build ends when what runs now has ended."
         if command.command == "retry":
             self._schedule.retry(name)
+            self._read_again(name)
             row = self._row(name)
             row.attempts, row.state = [], State.QUEUED.value
             self._paused.pop(name, None)
