@@ -82,7 +82,7 @@ not_candidates:
   sample:
     a9: It stands in mlist but not in the inventory group build_machines.
 outcome:
-  description: What the dispatch came to, when it ends here.
+  description: What the dispatch came to, when it ends here because the package is a dud, or because somebody has put it on hold.
   returned: when nothing was claimed
   type: dict
   sample:

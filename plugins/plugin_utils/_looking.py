@@ -18,6 +18,7 @@ from ._context import StepContext
 from ._port_tree import NoTree, read_tree
 from ._settings import Settings
 from ._step import StepAction
+from ._text import number_of
 
 Facts = dict[str, t.Any]
 LIMIT = 120.0  # seconds for the answer
@@ -66,12 +67,11 @@ def look(
     asked = time.time()
     reply = step.remote("machine_info", wanted, task_vars, machine=machine, limit=limit)
     answered = time.time()
-    clock = reply["clock"].get("seconds")
-    if isinstance(clock, (int, float)):
-        # The client read its clock at some moment in between; what is nearer to zero is true for one of them.
-        offset = clock - min(max(clock, asked), answered)
-        reply["clock_offset"] = round(offset, 3)
-        if abs(offset) > max_clock_offset:
-            reply["fit"] = False
-            reply["unfit"].append(f"Its clock is {offset:+.0f} s off the controller's; set it, for example by NTP.")
+    clock = number_of(reply["clock"].get("seconds"))  # one that cannot be right is 0, and far off
+    # The client read its clock at some moment in between; what is nearer to zero is true for one of them.
+    offset = clock - min(max(clock, asked), answered)
+    reply["clock_offset"] = round(offset, 3)
+    if abs(offset) > max_clock_offset:
+        reply["fit"] = False
+        reply["unfit"].append(f"Its clock is {offset:+.0f} s off the controller's; set it, for example by NTP.")
     return reply

@@ -217,4 +217,3 @@ def test_a_package_is_held(checked: Farm) -> None:
     finally:
         checked.play("unhold", package="pb-null").ok()
     assert changes(checked.play("unhold", package="pb-null").ok()) == 0
-    checked.dispatch("pb-null").ok()

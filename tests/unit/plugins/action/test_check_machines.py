@@ -1,0 +1,208 @@
+# Copyright (c) 2026 The portbuild.cluster authors
+# GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A check of one machine: what the action does about what the machine says."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import typing as t
+
+import pytest
+
+from ansible_collections.portbuild.cluster.plugins.action import check_machines
+from ansible_collections.portbuild.cluster.plugins.action.check_machines import _Check
+from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import Candidate
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._checks import History, read_history, write_history
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import MachineUnreachable, StepFailed
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import BuildRecord
+from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import dead_owner
+
+FACTS = {"clock": {}, "unfit": [], "jobs": [], "chroots": [], "load": [0.5, 1.0, 2.25], "boot_id": "boot-1"}
+
+
+class Step:
+    """Stands for the action: a machine that answers with these facts, or fails."""
+
+    check_mode = False
+
+    def __init__(self) -> None:
+        self.answers: list[t.Any] = []
+        self.asked = 0
+
+    def drop_connection(self) -> None:
+        pass
+
+
+@pytest.fixture
+def step(monkeypatch) -> Step:
+    step = Step()
+
+    def look(*_unused: t.Any, **_named: t.Any) -> t.Any:
+        step.asked += 1
+        answer = step.answers.pop(0) if step.answers else FACTS
+        if isinstance(answer, Exception):
+            raise answer
+        return {**FACTS, **answer}
+
+    monkeypatch.setattr(check_machines, "look", look)
+    monkeypatch.setattr(
+        check_machines, "clean_machine", lambda *_x, **_y: {"changed": False, "leases": [], "removed": []}
+    )
+    return step
+
+
+@pytest.fixture
+def context(tmp_path: pathlib.Path) -> StepContext:
+    return make_context(tmp_path)
+
+
+def make_context(root: pathlib.Path, **more: t.Any) -> StepContext:
+    where = {
+        "portbuild_root": str(root),
+        "portbuild_arch": "amd64",
+        "portbuild_branch": "14",
+        "portbuild_system": "debian",
+    }
+    context = StepContext({**where, **more})
+    for directory in (*context.layout.directories, context.layout.checks):
+        os.makedirs(directory, exist_ok=True)
+    context.queue.enter("a1", 2)
+    return context
+
+
+def check(step: Step, context: StepContext) -> _Check:
+    return _Check(t.cast(t.Any, step), context, "a1", {})
+
+
+def offline(context: StepContext) -> dict[str, t.Any]:
+    (state,) = context.queue.machines()
+    return state.offline or {}
+
+
+def job(package: str) -> Job:
+    return Job("amd64", "14", package)
+
+
+def gone() -> MachineUnreachable:
+    return MachineUnreachable("a1", "no route")
+
+
+def test_a_connection_that_was_kept_open_over_a_reboot_is_tried_again(step: Step, context: StepContext) -> None:
+    step.answers = [gone()]
+    assert check(step, context).run()["state"] == "free"
+    assert step.asked == 2
+    step.answers = [gone(), gone()]
+    assert check(step, context).run()["state"] == "offline"
+    assert "no route" in offline(context)["reason"]
+
+
+def test_the_load_is_noted_as_uptime_prints_it(step: Step, context: StepContext) -> None:
+    check(step, context).run()
+    path = pathlib.Path(context.layout.load("a1"))
+    assert path.read_text(encoding="utf-8") == "0.50, 1.00, 2.25\n"
+    step.answers = [{"load": "rubbish"}]
+    assert check(step, context).run()["load"] == []
+    assert path.read_text(encoding="utf-8") == "0.50, 1.00, 2.25\n"
+
+
+def test_jobs_of_the_living_are_not_given_up(step: Step, context: StepContext) -> None:
+    queue, machines = context.queue, [Candidate("a1", 2)]
+    queue.claim(job("dead"), machines, dead_owner(), wait=0)
+    queue.claim(job("living"), machines, Owner.of(os.getpid()), wait=0)
+    step.answers = [gone(), gone()]
+    assert check(step, context).run()["given_up"] == []
+    late = check(step, context)
+    late.began += 601
+    step.answers = [gone(), gone()]
+    assert late.run()["given_up"] == ["amd64/14/dead"]
+    assert [lease.job.package for lease in queue.leases()] == ["living"]
+    assert [(lease.job.package, lease.state) for lease in queue.held()] == [("dead", "lost")]
+
+
+def test_a_build_that_survived_has_its_slot_again(step: Step, context: StepContext) -> None:
+    queue = context.queue
+    lease = queue.claim(job("foo"), [Candidate("a1", 2)], dead_owner(), wait=0)
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+    queue.release(lease, hold="lost")
+    alive = {**lease.job._asdict(), "running": True, "queue": queue.id()}
+    strange = {"arch": "../x", "branch": 1, "package": None, "running": True, "queue": queue.id()}
+    step.answers = [{}, {"chroots": [strange, alive]}]
+    ended = check(step, context).run()
+    assert (ended["state"], ended["msg"]) == ("returned", "a1 is back, with 1 job.")
+    assert [held.job.package for held in queue.leases()] == ["foo"]
+
+
+def test_what_strangers_ran_does_not_survive_a_reboot(step: Step, context: StepContext) -> None:
+    check(step, context).run()
+    pathlib.Path(context.layout.queue, "a1").write_text("1\n", encoding="utf-8")  # an old script
+    for boot_id, jobs in (("boot-1", 1), ("boot-2", 0)):
+        step.answers = [gone(), gone()]
+        check(step, context).run()
+        write_history(context.layout.check("a1"), History(boot_id="boot-1"))
+        step.answers = [{"boot_id": boot_id}, {"boot_id": boot_id}]
+        assert check(step, context).run()["msg"].startswith(f"a1 is back, with {jobs} job")
+
+
+def test_who_cannot_be_cleaned_stays_away(step: Step, context: StepContext, monkeypatch) -> None:
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+
+    def fail(*_unused: t.Any, **_named: t.Any) -> t.NoReturn:
+        raise StepFailed("cleanup on a1: busy", reason="client", infrastructure=True)
+
+    monkeypatch.setattr(check_machines, "clean_machine", fail)
+    assert "could not be cleaned" in check(step, context).run()["msg"]
+    assert "could not be cleaned" in offline(context)["reason"]
+    assert read_history(context.layout.check("a1")).outages == 2
+    assert check(step, context).run()["state"] == "waiting"
+
+
+def test_who_is_drained_meanwhile_is_not_let_in(step: Step, context: StepContext, monkeypatch) -> None:
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+
+    def clean(*_unused: t.Any, **_named: t.Any) -> dict[str, t.Any]:
+        context.queue.offline("a1", "new disks", "ada")
+        return {"changed": False, "leases": [], "removed": []}
+
+    monkeypatch.setattr(check_machines, "clean_machine", clean)
+    assert "by somebody else meanwhile" in check(step, context).run()["msg"]
+    assert offline(context)["by"] == "ada"
+
+
+@pytest.mark.parametrize(
+    ("machine", "outcome", "age", "state"),
+    [
+        ("a1", "success", 0, "returned"),
+        ("a1", "failed", 0, "offline"),
+        ("a2", "success", 0, "offline"),
+        ("a1", "success", 3600, "offline"),
+        ("", "", 0, "offline"),
+    ],
+    ids=["built", "failed", "built elsewhere", "built long ago", "never built"],
+)
+def test_the_canary(step: Step, tmp_path: pathlib.Path, machine: str, outcome: t.Any, age: float, state: str) -> None:
+    context = make_context(tmp_path, portbuild_canary="hello")
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+    waiting = check(step, context).run()
+    assert (waiting["state"], waiting["canary"]) == ("proving", "hello")
+    if machine:
+        build = BuildRecord(queue="q", token=1, package="hello", machine=machine, outcome=outcome, reason=outcome)
+        context.store.record(build)
+    assert check(step, context).run_canary(waiting["checked"] + age)["state"] == state
+    assert bool(offline(context)) == (state == "offline")
+
+
+def test_check_mode_only_looks(step: Step, context: StepContext) -> None:
+    step.check_mode = True
+    step.answers = [gone(), gone()]
+    before = sorted(str(path) for path in pathlib.Path(context.layout.root).rglob("*"))
+    assert "a1 would go offline" in check(step, context).run()["msg"]
+    assert sorted(str(path) for path in pathlib.Path(context.layout.root).rglob("*")) == before
