@@ -17,7 +17,6 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._farm impor
 from ansible_collections.portbuild.cluster.tests.integration_cluster._snapshots import differences, look
 from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import make_source, wait_for_gates
 
-QUICK = {"check_timeout": "15s"}
 RUNNING = "check-running"
 
 
@@ -40,7 +39,7 @@ def forget(farm: Farm) -> None:
 
 
 def check(farm: Farm, *arguments: str, **variables: t.Any) -> Ended:
-    return farm.play("checkmachines", *arguments, **{**QUICK, **variables}).ok()
+    return farm.play("checkmachines", *arguments, **variables).ok()
 
 
 def offline(farm: Farm, client: Client) -> dict[str, t.Any]:
@@ -162,10 +161,10 @@ def test_a_machine_freezes_and_delays_nobody(checked: Farm) -> None:
     farm, client = checked, checked.cluster["client3"]
     client.freeze()
     try:
-        ended = check(farm, check_timeout="4s")
+        ended = check(farm, check_timeout="12s")  # the others may need some of it on a busy host
     finally:
         client.thaw()
-    assert ended.seconds < 20
+    assert ended.seconds < 60
     assert "client1 is fit" in ended.output
     assert "client2 is fit" in ended.output
     assert "client3 goes offline" in ended.output
@@ -176,7 +175,7 @@ def test_two_checks_at_once(checked: Farm) -> None:
     farm, client = checked, checked.cluster["client1"]
     client.kill()
     for state in ("goes offline", "is back"):
-        rounds = [farm.start("checkmachines", **QUICK) for _number in range(2)]
+        rounds = [farm.start("checkmachines") for _number in range(2)]
         outputs = [ended.end().ok().output for ended in rounds]
         assert sum(f"client1 {state}" in output for output in outputs) == 1, outputs
         client.boot()
@@ -203,9 +202,9 @@ def test_a_machine_proves_itself(checked: Farm) -> None:
 
 
 def test_it_goes_on_in_rounds(checked: Farm) -> None:
-    running = checked.start("checkmachines", **QUICK, interval="1s")
+    running = checked.start("checkmachines", interval="1s")
     try:
-        wait_for(lambda: running.output().count("client1 is fit") >= 2, "the second round")
+        wait_for(lambda: running.output().count("client1 is fit") >= 2, "the second round", 180)
     finally:
         running.kill()
 
