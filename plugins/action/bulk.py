@@ -43,7 +43,9 @@ class ActionModule(StepAction):
             "owner": self.owner.to_dict(),
             "runner": {} if self.check_mode else self._runner(context, task_vars),
         }
-        watch = InventoryWatch(self._loader, [context.layout.conf, context.layout.mlist])
+        layout = context.layout
+        files = [layout.conf, layout.mlist, *(layout.machine_conf(machine["name"]) for machine in machines)]
+        watch = InventoryWatch(self._loader, files)
         process = BulkProcess(wish)
         try:
             return self._listen(process, watch, context, machines)

@@ -179,10 +179,11 @@ def _build(
     bulk.end()
     journal.end(run, "ended")
     facts = reporter.summary(bulk.rows, prediction)
-    for line in reporter.last_words(facts):
+    words = reporter.last_words(facts)
+    for line in (*reporter.what_came_true(bulk.rows, settings.plan_lines), *words):
         talk.say(line)
-    msg = reporter.last_words(facts)[-1]
-    return {"changed": bool(facts["built"] or facts["failed"]), "failed": not facts["ok"], "summary": facts, "msg": msg}
+    changed = bool(facts["built"] or facts["failed"])
+    return {"changed": changed, "failed": not facts["ok"], "summary": facts, "msg": words[-1]}
 
 
 if __name__ == "__main__":

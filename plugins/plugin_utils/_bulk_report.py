@@ -16,10 +16,10 @@ import typing as t
 
 from ..module_utils._files import write_json
 from ._journal import Row
-from ._plan import Plan, Prediction
+from ._plan import Plan, predicted_time, Prediction
 from ._rebuild import describe
 from ._schedule import Dispatch, Schedule, State
-from ._text import clock, duration, one_line
+from ._text import clock, duration, one_line, table
 
 SCHEMA = 1
 MOST_WAITING = 200  # packages that a status names
@@ -189,6 +189,30 @@ class Reporter:
     def _culprit(self, name: str) -> str:
         chain = self._schedule.culprits(name)
         return chain[-1] if chain else ""
+
+    def what_came_true(self, rows: c.Mapping[str, Row], most: int) -> list[str]:
+        """Return the plan's table with what came of it, the packages that took longest first."""
+        done = [
+            row
+            for name in self._plan.why
+            if (row := rows.get(name)) and row.state in (State.BUILT.value, State.FAILED.value)
+        ]
+        done.sort(key=lambda row: (-row.seconds, row.package))
+        lines = table(
+            ("package", "came out", "on", "took", "planned", "because"),
+            [
+                (
+                    row.package,
+                    row.state,
+                    row.machine,
+                    duration(row.seconds),
+                    predicted_time(self._plan, row.package),
+                    describe(self._plan.why[row.package]),
+                )
+                for row in done[:most]
+            ],
+        )
+        return lines + ([f"and {len(done) - most} more: see summary.json."] if len(done) > most else [])
 
     def last_words(self, facts: c.Mapping[str, t.Any]) -> list[str]:
         """Return the summary as a person reads it: failures first, those that block the most before the others."""

@@ -293,7 +293,10 @@ def predict(plan: Plan, machines: c.Sequence[Slots], options: Options) -> Predic
 def plan_lines(plan: Plan, prediction: Prediction, machines: c.Sequence[Slots], most: int) -> list[str]:
     """Return the plan for a person."""
     built = sorted(plan.why, key=lambda name: (name not in plan.targets, name))
-    rows = [(name, plan.recipes[name].version, _takes(plan, name), describe(plan.why[name])) for name in built[:most]]
+    rows = [
+        (name, plan.recipes[name].version, predicted_time(plan, name), describe(plan.why[name]))
+        for name in built[:most]
+    ]
     others = f"{len(plan.current)} stay as they are, {len(plan.ignored)} ignored, {len(plan.unknown)} unknown"
     lines = [f"{_count(len(plan.why), 'package')} to build, {others}."]
     lines += table(("package", "version", "takes", "because"), rows)
@@ -315,7 +318,8 @@ def plan_lines(plan: Plan, prediction: Prediction, machines: c.Sequence[Slots], 
     return lines
 
 
-def _takes(plan: Plan, name: str) -> str:
+def predicted_time(plan: Plan, name: str) -> str:
+    """Return how long the package is expected to take."""
     return "?" if name in plan.new else duration(plan.seconds[plan.graph.number[name]])
 
 

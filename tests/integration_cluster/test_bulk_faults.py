@@ -168,6 +168,36 @@ def _runs(farm: Farm) -> bool:
     return False
 
 
+def test_machines_grow_and_go_and_come_back(idle: Farm, tmp_path: pathlib.Path) -> None:
+    """More slots by an edit of the inventory, and a machine that is gone for a while, while it runs."""
+    names = [f"pbm-{number}" for number in range(9)]
+    tree = make_tree(tmp_path, dict.fromkeys(names, ""), gates=names)
+    inventory, client = idle.cluster.inventory, idle.cluster["client3"]
+    before = inventory.read_text(encoding="utf-8")
+    assert before.count("portbuild_maxjobs: 2") == 1
+    running = start_bulk(idle, tree, reconnect_timeout="3s")
+    try:
+        wait_for_gates(idle.cluster, 6, [running])
+        inventory.write_text(before.replace("portbuild_maxjobs: 2", "portbuild_maxjobs: 4"), encoding="utf-8")
+        wait_for_gates(idle.cluster, 8, [running])
+        client.kill()
+        wait_for(
+            lambda: "pbm-" in running.output() and "is tried again" in running.output(), "the loss to be seen", 120
+        )
+        open_gates(idle.cluster)
+        time.sleep(2)
+        client.boot()
+        while running.process.poll() is None:
+            open_gates(idle.cluster)
+            time.sleep(0.5)
+        assert "9 built" in running.end().ok().output
+    finally:
+        inventory.write_text(before, encoding="utf-8")
+        let_all_end(idle.cluster, [running])
+        idle.play("cleanup")
+    assert times_built(idle, names) == dict.fromkeys(names, 1)
+
+
 class Killer(threading.Thread):
     """Kills the machine that one package comes to, each time, and boots it again: what a package does that kills it."""
 

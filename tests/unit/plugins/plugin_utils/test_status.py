@@ -56,7 +56,7 @@ def test_machines_stand_in_the_order_of_the_inventory() -> None:
     offline = {"reason": "new disks", "by": "ada", "since": 86400.0}
     states = [machine("a1", ours=1), machine("a2", state="offline", offline=offline), machine("gone", maxjobs=0)]
     told = {"a1": {"load": [0.5, 1, 2.25]}, "a3": {"problem": "It cannot be reached."}}
-    found = describe_machines(states, ["a3", "a2", "a1"], {"a1": "9, 9, 9\n", "a2": "0.10, 0.20, 0.30\n"}, told)
+    found = describe_machines(states, ["a3", "a2", "a1"], {"a1": "9, 9, 9\n", "a2": "0.10, 0.20, 0.30\n"}, told)  # type: ignore[arg-type]
     assert [entry["machine"] for entry in found] == ["a3", "a2", "a1", "gone"]
     assert render(status(machines=found)) == [
         "machine  state    jobs  load            since             by   why",
