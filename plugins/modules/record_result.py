@@ -68,6 +68,29 @@ reason:
   returned: when recorded
   type: str
   sample: success
+failure_class:
+  description:
+    - Why it failed, in a word, such as V(missing_header); see C(docs/failure-classes.md).
+    - Empty for a build that succeeded, and for a failure of the infrastructure.
+  returned: when recorded
+  type: str
+  sample: missing_header
+further:
+  description: Other classes that lines of the log stand for, the most telling first.
+  returned: when recorded
+  type: list
+  elements: str
+  sample: [linker]
+line_number:
+  description: Number of the line of the log that tells the class, V(0) if there is none.
+  returned: when recorded
+  type: int
+  sample: 120
+line:
+  description: The line, without colours and cut off if it is long.
+  returned: when recorded
+  type: str
+  sample: "main.c:1:10: fatal error: nowhere.h: No such file or directory"
 version:
   description: The version that was built, empty when it is not known.
   returned: when recorded

@@ -128,10 +128,18 @@ def _recorded_message(package: str, machine: str, record: Facts) -> str:
         message += f": {record['reason']}"
         message += f" in {record['phase']}" if record.get("phase") else ""
         message += f" ({record['detail']})" if record.get("detail") else ""
+        message += _class_message(record)
     if record.get("broken"):
         built = record["outcome"] == "built"
         message += ", though it is marked as broken" if built else ". It is marked as broken, so nobody is told"
     return f"{message}. Log: {record.get('log', '')}"
+
+
+def _class_message(record: Facts) -> str:
+    """Return the class of the failure, unless it says no more than the reason, and the line that tells it."""
+    name, line = record.get("failure_class"), record.get("line")
+    message = f", {name}" if name and name != record["reason"] else ""
+    return f"{message}, line {record['line_number']}: {line}" if line else message
 
 
 def _why_left(clean: Facts) -> str:

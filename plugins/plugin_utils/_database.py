@@ -109,6 +109,14 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         ) WITHOUT ROWID
         """,
     ),
+    (
+        "ALTER TABLE builds ADD COLUMN further TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE builds ADD COLUMN line_number INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE builds ADD COLUMN line TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE builds ADD COLUMN around TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE failures ADD COLUMN line_number INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE failures ADD COLUMN line TEXT NOT NULL DEFAULT ''",
+    ),
 )
 
 SCHEMA_VERSION = len(_MIGRATIONS)

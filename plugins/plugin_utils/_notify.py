@@ -157,6 +157,8 @@ def context_of(build: BuildRecord, recorded: Recorded | None = None, **more: t.A
     """Return what the templates get to know of a build. C(more) is arch, branch, log (a path), maintainer and so on."""
     fields = ("queue", "token", "package", "version", "machine", "outcome", "reason", "phase", "detail", "seconds")
     context = {name: getattr(build, name) for name in fields}
+    context.update({name: getattr(build, name) for name in ("failure_class", "line_number", "line")})
+    context.update({name: list(getattr(build, name)) for name in ("further", "around")})
     if recorded is not None:
         context["failures"] = recorded.failures
     return {**context, **more}
@@ -191,12 +193,28 @@ def render(
 
 def _clean(event: Event, context: c.Mapping[str, t.Any], log_lines: int) -> dict[str, t.Any]:
     """Return the context with every value that the templates use, none of them able to break a line."""
-    texts = ("package", "version", "arch", "branch", "machine", "outcome", "reason", "phase", "detail", "log")
+    texts = (
+        "package",
+        "version",
+        "arch",
+        "branch",
+        "machine",
+        "outcome",
+        "reason",
+        "phase",
+        "detail",
+        "log",
+        "failure_class",
+        "line",
+    )
     clean: dict[str, t.Any] = {name: one_line(context.get(name), 500) for name in texts}
     clean["event"] = event
     clean["seconds"] = _positive(context.get("seconds"))
     clean["failures"] = int(_positive(context.get("failures")))
     clean["token"] = int(_positive(context.get("token")))
+    clean["line_number"] = int(_positive(context.get("line_number")))
+    clean["further"] = [one_line(name, 40) for name in _sequence(context.get("further"))]
+    clean["around"] = [printable(line) for line in _sequence(context.get("around")) if isinstance(line, str)]
     clean["problems"] = [one_line(problem, 1000) for problem in _sequence(context.get("problems"))]
     clean["leftovers"] = [
         {name: one_line(leftover.get(name), 500) for name in ("kind", "path", "item")}

@@ -89,6 +89,11 @@ def incoming_log(package: str, token: int) -> str:
     return f"{check_package(package)}.{token}.log"
 
 
+def waiting_log(layout: Layout, package: str, token: int) -> str:
+    """Return the path of a fetched log that waits to be recorded; it need not be there."""
+    return os.path.join(layout.logs, INCOMING, incoming_log(package, token))
+
+
 def is_present(layout: Layout, file: StoredFile) -> bool:
     """Return whether the file is there in its full size. Its contents were checked when it came."""
     try:
@@ -115,7 +120,7 @@ class Recorder:
 
     def record(self, build: BuildRecord, files: c.Sequence[StoredFile] = ()) -> Recorded:
         """Record the build and put its log in place. The same build again changes nothing and returns the same."""
-        waiting = os.path.join(self._layout.logs, INCOMING, incoming_log(build.package, build.token))
+        waiting = waiting_log(self._layout, build.package, build.token)
         for directory in (os.path.dirname(waiting), self._layout.errors):
             os.makedirs(directory, exist_ok=True)
         seen = self._look(files)

@@ -108,6 +108,10 @@ class BuildRecord:
     phase: str = ""
     detail: str = ""
     failure_class: str = ""
+    further: tuple[str, ...] = ()  # classes that other lines of the log stand for
+    line_number: int = 0  # of the line of the log that tells the class; 0: there is none
+    line: str = ""
+    around: tuple[str, ...] = ()  # it with the lines around it
     broken: bool = False  # the package was marked BROKEN and tried nevertheless
     started: float = 0.0
     ended: float = 0.0
@@ -168,6 +172,8 @@ class Failure(t.NamedTuple):
     failure_class: str
     phase: str
     detail: str
+    line_number: int
+    line: str
     last_success: float | None
 
 
@@ -267,6 +273,8 @@ def _from_row(row: sqlite3.Row) -> Built:
     fields["infrastructure"] = bool(row["infrastructure"])
     fields["broken"] = bool(row["broken"])
     fields["phases"] = tuple(Phase(*phase) for phase in json.loads(row["phases"]))
+    for name in ("further", "around"):
+        fields[name] = tuple(json.loads(row[name]))
     build = BuildRecord(**fields)
     result = Recorded(
         first_time=False,
@@ -392,7 +400,7 @@ class SqliteStore(Store):
     def failures(self) -> list[Failure]:
         with self._database.reading() as database:
             rows = database.execute(
-                "SELECT failures.*, packages.succeeded FROM failures"
+                "SELECT package, first, last, count, failure_class, phase, detail, line_number, line, succeeded FROM failures"
                 " LEFT JOIN packages USING (package) ORDER BY last DESC, package"
             )
             return [Failure(*row) for row in rows]
@@ -540,7 +548,8 @@ def _outcome(database: sqlite3.Connection, build: BuildRecord) -> Recorded:
 
 def _insert_build(database: sqlite3.Connection, build: BuildRecord, now: float, result: Recorded) -> int:
     fields = {name: getattr(build, name) for name in _BUILD_COLUMNS}
-    fields["phases"] = json.dumps(build.phases)
+    for name in ("phases", "further", "around"):
+        fields[name] = json.dumps(fields[name])
     values = (*fields.values(), now, result.previous, result.builds_again, result.failures)
     return t.cast("int", database.execute(_INSERT_BUILD, values).lastrowid)
 
@@ -552,10 +561,21 @@ def _update_failures(database: sqlite3.Connection, build: BuildRecord) -> None:
         database.execute("DELETE FROM failures WHERE package = ?", (build.package,))
         return
     database.execute(
-        "INSERT INTO failures (package, first, last, count, failure_class, phase, detail) VALUES (?, ?, ?, 1, ?, ?, ?)"
+        "INSERT INTO failures (package, first, last, count, failure_class, phase, detail, line_number, line)"
+        " VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?)"
         " ON CONFLICT (package) DO UPDATE SET last = excluded.last, count = count + 1,"
-        " failure_class = excluded.failure_class, phase = excluded.phase, detail = excluded.detail",
-        (build.package, build.ended, build.ended, build.failure_class or build.reason, build.phase, build.detail),
+        " failure_class = excluded.failure_class, phase = excluded.phase, detail = excluded.detail,"
+        " line_number = excluded.line_number, line = excluded.line",
+        (
+            build.package,
+            build.ended,
+            build.ended,
+            build.failure_class or build.reason,
+            build.phase,
+            build.detail,
+            build.line_number,
+            build.line,
+        ),
     )
 
 

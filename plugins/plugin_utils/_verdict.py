@@ -16,14 +16,14 @@ import typing as t
 
 from ..module_utils._names import BadName, check_version
 from ._attempts import Attempt, blames_package, RESOURCES
+from ._classify import classify
 from ._context import StepContext
 from ._duds import read_duds
 from ._notify import context_of, events_of
 from ._queue import Lease
-from ._record import path_of, Recorder
+from ._record import path_of, Recorder, waiting_log
 from ._results import build_record, Spoiled
 from ._store import BuildRecord, Identity, Recorded, stored_file, StoredFile
-from ._systems import DEPENDS
 from ._text import one_line
 
 OUTCOMES = {"success": "built", "failed": "failed"}
@@ -84,11 +84,26 @@ def _judge(
         broken=lease.job.package in read_duds(context.layout.duds) or bool(_about(status, "broken")),
         offset=_offset(status),
     )
-    if build.reason == "failed" and build.phase == DEPENDS:
-        build = dataclasses.replace(build, failure_class=DEPENDS)
-    if build.infrastructure and blames_package(attempts, lease.machine, build.reason):
-        return dataclasses.replace(build, infrastructure=False, failure_class=RESOURCES)
-    return build
+    resources = build.infrastructure and blames_package(attempts, lease.machine, build.reason)
+    if resources:
+        build = dataclasses.replace(build, infrastructure=False)
+    if build.outcome == "success" or not build.counted:
+        return build
+    found = classify(
+        waiting_log(context.layout, build.package, build.token),
+        system=context.settings.system,
+        reason=build.reason,
+        phase=build.phase,
+        detail=build.detail,
+    )
+    return dataclasses.replace(
+        build,
+        failure_class=RESOURCES if resources else found.failure_class,
+        further=found.further,
+        line_number=found.line_number,
+        line=found.line,
+        around=found.context,
+    )
 
 
 def _version(context: StepContext, status: c.Mapping[str, t.Any], files: c.Sequence[StoredFile]) -> str:
@@ -129,6 +144,10 @@ def _facts(
         "reason": build.reason,
         "phase": build.phase,
         "detail": build.detail,
+        "failure_class": build.failure_class,
+        "further": list(build.further),
+        "line_number": build.line_number,
+        "line": build.line,
         "version": build.version,
         "seconds": build.seconds,
         "phases": [{"name": phase.name, "seconds": phase.seconds} for phase in build.phases],

@@ -22,6 +22,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils import _database
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._database import StoreBusy, StoreDamaged, StoreError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._space import ControllerDiskFull
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import (
+    Failure,
     FileConflict,
     Identity,
     PackageFile,
@@ -93,7 +94,7 @@ def test_failures_are_counted_until_a_success(store: SqliteStore) -> None:
     assert store.record(build(1, "failed", failure_class="linker", phase="build")).failures == 1
     assert store.record(build(2, "failed", reason="timeout", detail="8 h")).failures == 2
     (failure,) = store.failures()
-    assert failure == ("hello", 1001.0, 1002.0, 2, "timeout", "", "8 h", None)
+    assert failure == ("hello", 1001.0, 1002.0, 2, "timeout", "", "8 h", 0, "", None)
     success = store.record(build(3))
     assert success == Recorded(True, "failed", True, False, 0)
     assert store.failures() == []
@@ -101,6 +102,37 @@ def test_failures_are_counted_until_a_success(store: SqliteStore) -> None:
     store.record(build(5, "failed"))
     assert store.failures()[0].last_success == 1004.0
     assert store.failures()[0].times == 1
+
+
+def test_what_the_log_told_is_kept(store: SqliteStore) -> None:
+    told: dict[str, t.Any] = {
+        "failure_class": "missing_header",
+        "further": ("linker", "werror"),
+        "line_number": 17,
+        "line": "main.c:1:10: fatal error: x.h: No such file or directory",
+        "around": ("cc -c main.c", "main.c:1:10: fatal error: x.h: No such file or directory"),
+    }
+    store.record(build(1, "failed", **told))
+    last = store.last("hello")
+    assert last is not None
+    assert {name: getattr(last.build, name) for name in told} == told
+    (failure,) = store.failures()
+    assert (failure.failure_class, failure.line_number, failure.line) == ("missing_header", 17, told["line"])
+    store.record(build(2, "failed", failure_class="other"))
+    assert store.failures()[0].line == ""
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date(store: SqliteStore) -> None:
+    with contextlib.closing(sqlite3.connect(store.path)) as database:
+        for statement in (*_database._MIGRATIONS[0], "PRAGMA user_version = 1"):
+            database.execute(statement)
+        database.execute(
+            "INSERT INTO failures (package, first, last, count, failure_class, phase, detail)"
+            " VALUES ('hello', 1, 2, 3, 'timeout', 'build', '')"
+        )
+        database.commit()
+    assert store.failures() == [Failure("hello", 1.0, 2.0, 3, "timeout", "build", "", 0, "", None)]
+    assert store.record(build(9, "failed", line_number=3)).failures == 4
 
 
 def test_infrastructure_failures_do_not_count(store: SqliteStore) -> None:
