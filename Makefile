@@ -5,8 +5,8 @@
 # For GNU make and BSD make. Each target is one call of a script; needs git, make and Python 3.11 or newer with venv,
 # on Debian 12 or newer, as root or as a user with sudo that asks for no password.
 
-.PHONY: help demo test test-long lint format cluster cluster-stop bench bench-dispatch bench-schedule bench-index clean \
-    check-freebsd
+.PHONY: help demo test test-long lint format cluster cluster-stop bench bench-dispatch bench-schedule bench-index \
+    bench-classify clean check-freebsd
 
 help:
 	@echo 'make demo            build real packages on a cluster of one machine, and show what came of it'
@@ -20,10 +20,11 @@ help:
 	@echo 'make bench-dispatch  what one dispatch costs'
 	@echo 'make bench-schedule  what the order of a schedule is worth, and what a decision costs'
 	@echo 'make bench-index     what it costs to learn what a whole tree can build'
+	@echo 'make bench-classify  how often the class of a failure is told rightly, and what it costs'
 	@echo 'make check-freebsd   the acceptance on a FreeBSD host: HOST=NAME [INVENTORY=PATH ...], see docs/freebsd.md'
 	@echo 'make clean           stop the cluster and remove everything that these targets made'
 
-demo test test-long lint format cluster cluster-stop bench bench-dispatch bench-schedule bench-index clean:
+demo test test-long lint format cluster cluster-stop bench bench-dispatch bench-schedule bench-index bench-classify clean:
 	@sh tests/tools/make.sh $@
 
 # BSD make hands variables of its command line to other makes, not to scripts.

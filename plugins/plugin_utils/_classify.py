@@ -286,4 +286,10 @@ def _around(before: bytes, block: bytes, after: bytes, start: int, length: int) 
     tail = (block[start : start + length + room] + (after[:room] if start + room > len(block) else b"")).split(b"\n")
     lines = [*head[:-1][-_BEFORE:], *tail[: _AFTER + 1]]
     shown = (_ESCAPE.sub(b"", line).rstrip(b"\r").rpartition(b"\r")[2] for line in lines)
-    return tuple(map(_shown, shown))
+    return tuple(_trimmed(list(map(_shown, shown))))
+
+
+def _trimmed(lines: list[str]) -> list[str]:
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines

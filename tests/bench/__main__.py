@@ -11,7 +11,7 @@ import sys
 
 from . import schedule
 
-BENCHMARKS = ("bench_queue", "dispatch", "index")
+BENCHMARKS = ("bench_queue", "dispatch", "index", "classify")
 
 
 def main() -> int:

@@ -59,6 +59,7 @@ TARGETS: dict[str, t.Callable[[], int]] = {
     "cluster-stop": cluster_stop,
     "bench": lambda: in_environment("-m", "bench", programs=host.FOR_BENCH),
     "bench-dispatch": lambda: in_environment("-m", "bench.dispatch", programs=host.FOR_BENCH),
+    "bench-classify": lambda: in_environment("-m", "bench.classify", *sys.argv[2:], programs={}, root=False),
     "bench-schedule": lambda: in_environment("-m", "bench.schedule", *sys.argv[2:], programs={}, root=False),
     "bench-index": lambda: in_environment("-m", "bench.index", *sys.argv[2:], programs={}, root=False),
     "check-freebsd": lambda: in_environment("-m", "freebsd", programs=host.FOR_CHECK, root=False),

@@ -48,7 +48,7 @@ def fixture_judge(tmp_path: pathlib.Path) -> Judge:
 def test_class_line_and_context(judge: Judge, compressed: bool) -> None:
     found = judge(BANNER, "a", "b", "c", "d", HEADER, "e", MAKE, ENDED, compressed=compressed)
     assert (found.failure_class, found.line_number, found.line) == ("missing_header", 6, HEADER)
-    assert found.context == ("b", "c", "d", HEADER, "e", MAKE, ENDED, "")
+    assert found.context == ("b", "c", "d", HEADER, "e", MAKE, ENDED)
 
 
 def test_the_first_of_several_errors_counts(judge: Judge) -> None:
@@ -78,9 +78,7 @@ def test_what_was_followed_by_much_else_does_not_count(judge: Judge) -> None:
     ],
 )
 def test_what_the_failed_stage_did_not_say_does_not_count(judge: Judge, between: str, system: str) -> None:
-    assert judge(HEADER, between, MAKE, system=system) == Classification(
-        "other", (), 3, MAKE, (HEADER, between, MAKE, "")
-    )
+    assert judge(HEADER, between, MAKE, system=system) == Classification("other", (), 3, MAKE, (HEADER, between, MAKE))
     assert judge(HEADER, between, SYNTAX, MAKE, system=system).further == ()
 
 
@@ -192,7 +190,7 @@ def test_lines_are_counted_over_blocks(judge: Judge) -> None:
     found = judge(*["cc -c file.c"] * 100_000, HEADER, *["cc -c file.c"] * 3)
     assert found.line_number == 100_001
     assert found.context[:3] == ("cc -c file.c",) * 3
-    assert len(found.context) == 8
+    assert len(found.context) == 7
 
 
 def test_out_of_time_the_end_is_looked_at(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
