@@ -28,8 +28,13 @@ def test_a_local_source_is_built_and_comes_home(idle: Farm) -> None:
 
 @pytest.mark.core_matrix
 def test_a_failure_is_recorded_with_its_log(idle: Farm) -> None:
-    idle.dispatch("pb-fails").fails("pb-fails 1.0 failed on client1", "failed in build")
+    line = "make: *** [debian/rules:9: build] Error 1"
+    ended = idle.dispatch("pb-fails")
+    ended.fails("pb-fails 1.0 failed on client1", "failed in build", "other, line ", line)
     assert idle.failed("pb-fails")
+    (build,) = idle.builds("pb-fails")
+    assert (build["failure_class"], build["line"]) == ("other", line)
+    assert idle.log("pb-fails").splitlines()[build["line_number"] - 1] == line
     assert [build["reason"] for build in idle.builds("pb-fails")] == ["failed"]
 
 
