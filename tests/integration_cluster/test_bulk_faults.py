@@ -245,8 +245,8 @@ def test_a_machine_without_room_is_blamed_and_the_rest_goes_on(idle: Farm, tmp_p
         tree = make_tree(tmp_path, {f"pbf-{number}": "" for number in range(8)})
         ended = bulk(idle, tree, timeout=900).ok()
     finally:
-        idle.play("cleanup")
         client.run(["umount", "-l", chroots])
+        idle.play("cleanup")
     assert "8 built" in ended.output
     assert {entry["machine"] for entry in summary(idle)["packages"].values()} <= {"client1", "client2"}
     assert "client3 is set aside" in ended.output
