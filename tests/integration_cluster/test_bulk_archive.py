@@ -14,6 +14,7 @@ import pytest
 
 from ansible_collections.portbuild.cluster.tests.cluster import Cluster
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm
+from ansible_collections.portbuild.cluster.tests.integration_cluster._tree import summary
 from ansible_collections.portbuild.cluster.tests.integration_cluster.conftest import provide_bindist
 from ansible_collections.portbuild.cluster.tests.packages import load
 from ansible_collections.portbuild.cluster.tests.packages.install import install
@@ -40,7 +41,7 @@ def test_a_bulk_of_the_archives_packages(archive: Farm) -> None:
     names = [package.name for package in packages]
     archive.play("bulk", timeout=2700, targets=names).ok()
     archive.assert_idle()
-
+    assert sorted(summary(archive)["built"]) == sorted(names)
     builds = {name: archive.builds(name) for name in names}
     assert {name: [build["outcome"] for build in found] for name, found in builds.items()} == {
         name: ["success"] for name in names
@@ -55,6 +56,8 @@ def test_a_bulk_of_the_archives_packages(archive: Farm) -> None:
     assert {binary.name for members in rounds for binary in members} >= set(sources)
 
     archive.play("bulk", timeout=300, targets=names).ok()
+    assert summary(archive)["built"] == []
+    assert sorted(summary(archive)["stayed"]) == sorted(names)
     assert {name: len(archive.builds(name)) for name in names} == dict.fromkeys(names, 1)
     archive.assert_idle()
 
