@@ -5,11 +5,11 @@
 # For GNU make and BSD make. Each target is one call of a script; needs git, make and Python 3.11 or newer with venv,
 # on Debian 12 or newer, as root or as a user with sudo that asks for no password.
 
-.PHONY: help demo test test-long lint format cluster cluster-stop bench bench-dispatch bench-schedule bench-index \
-    bench-classify clean check-freebsd
+.PHONY: help demo test test-long lint format cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule \
+    bench-index bench-classify clean check-freebsd
 
 help:
-	@echo 'make demo            build real packages on a cluster of one machine, and show what came of it'
+	@echo 'make demo            build real packages in bulk on a cluster of two machines, and show what came of it'
 	@echo 'make test            unit tests on every Python, then everything against a cluster of three machines'
 	@echo 'make test-long       the tests that take minutes each'
 	@echo 'make lint            the quality gates'
@@ -17,6 +17,7 @@ help:
 	@echo 'make cluster         start three build machines on loopback addresses and print their inventory'
 	@echo 'make cluster-stop    stop them, leaving nothing behind'
 	@echo 'make bench           all benchmarks'
+	@echo 'make bench-bulk      real packages in bulk, by sbuild one by one, and by make and ssh (PORTBUILD_BENCH_PACKAGES=N)'
 	@echo 'make bench-dispatch  what one dispatch costs'
 	@echo 'make bench-schedule  what the order of a schedule is worth, and what a decision costs'
 	@echo 'make bench-index     what it costs to learn what a whole tree can build'
@@ -24,7 +25,8 @@ help:
 	@echo 'make check-freebsd   the acceptance on a FreeBSD host: HOST=NAME [INVENTORY=PATH ...], see docs/freebsd.md'
 	@echo 'make clean           stop the cluster and remove everything that these targets made'
 
-demo test test-long lint format cluster cluster-stop bench bench-dispatch bench-schedule bench-index bench-classify clean:
+demo test test-long lint format cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule bench-index \
+    bench-classify clean:
 	@sh tests/tools/make.sh $@
 
 # BSD make hands variables of its command line to other makes, not to scripts.

@@ -11,7 +11,7 @@ import sys
 
 from . import schedule
 
-BENCHMARKS = ("bench_queue", "dispatch", "index", "classify")
+BENCHMARKS = ("bench_queue", "dispatch", "index", "classify", "bulk")
 
 
 def main() -> int:

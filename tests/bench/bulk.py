@@ -193,8 +193,8 @@ def warm_up(farm: Farm, packages: t.Sequence[Package]) -> None:
     """Download all that the builds will need, and throw it away."""
     client = farm.cluster.clients[0]
     prepare_plain(farm, DIRECTORY / "warm", packages, 1)
-    for package in packages:
-        client.run(["sh", f"{PLAIN}/build.sh", package.name, "download"], timeout=LIMIT)
+    names = [package.name for package in packages]
+    client.run(["sh", f"{PLAIN}/build.sh", "download", *names], timeout=LIMIT)
     for each in farm.cluster.clients:
         each.run(["rm", "-rf", "--one-file-system", PLAIN])
 
@@ -265,7 +265,10 @@ def main() -> int:
         provide_bindist(farm)
         farm.play("setup", timeout=600).ok()
         warm_up(farm, packages)
-        done = {name: WAYS[name](farm, packages, options.slots) for name in options.ways}
+        done = {}
+        for name in options.ways:
+            done[name] = WAYS[name](farm, packages, options.slots)
+            say(f"{done[name].name}: {done[name].cost.wall:.1f} s")
         report(list(done.values()), packages, options.slots)
         if "bulk" in done and not done["bulk"].missing:
             report_ours(farm, packages, done["bulk"], options.slots)

@@ -5,15 +5,16 @@
 
 # What plain.sh runs on the machine, as root: a package of the archive, in an overlay over the base, with the packages in
 # debs/ before the archive's. A machine builds one package at a time, so its downloads are kept in one directory.
-# usage: build.sh PACKAGE JOBS      build it, with so many make jobs
-#        build.sh PACKAGE download  only download all that it takes, and keep nothing of it
+# usage: build.sh JOBS PACKAGE           build it, with so many make jobs
+#        build.sh download PACKAGE...    only download all that these take, and keep nothing of it
 #   /srv/plain/base is the base system
 set -eu
 
 if [ -z "${PLAIN-}" ]; then
     PLAIN=1 exec unshare --mount --pid --ipc --fork --kill-child sh "$0" "$@"
 fi
-package=$1 jobs=$2
+jobs=$1 package=$2
+shift
 job=/srv/plain/jobs/$package
 root=$job/root
 mount --make-rprivate /
@@ -40,8 +41,8 @@ export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
 builder() { chroot "$root" setpriv --reuid=builder --regid=builder --init-groups sh -c "cd /build && $1"; }
 chroot "$root" apt-get -q update
 if [ "$jobs" = download ]; then
-    chroot "$root" apt-get -q -y --download-only build-dep "$package"
-    chroot "$root" sh -c "cd /var/tmp && apt-get -q --download-only --only-source source $package"
+    chroot "$root" apt-get -q -y --download-only build-dep "$@"
+    chroot "$root" sh -c 'cd /var/tmp && apt-get -q --download-only --only-source source "$@"' sh "$@"
     exit
 fi
 builder "HOME=/build apt-get -q --only-source source $package"

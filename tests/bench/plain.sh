@@ -31,7 +31,7 @@ for needed; do
     set -- "$@" "$directory/results/$needed"/*.deb
 done
 [ $# = 0 ] || scp -q -F "$directory/ssh_config" "$@" "$machine:$job/debs"
-ssh -F "$directory/ssh_config" "$machine" "sh /srv/plain/build.sh $package $jobs"
+ssh -F "$directory/ssh_config" "$machine" "sh /srv/plain/build.sh $jobs $package"
 mkdir "$directory/results/$package"
 scp -q -F "$directory/ssh_config" "$machine:$job/results/*" "$directory/results/$package"
 ssh -F "$directory/ssh_config" "$machine" "rm -rf $job"

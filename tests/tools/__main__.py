@@ -58,6 +58,7 @@ TARGETS: dict[str, t.Callable[[], int]] = {
     "cluster": cluster,
     "cluster-stop": cluster_stop,
     "bench": lambda: in_environment("-m", "bench", programs=host.FOR_BENCH),
+    "bench-bulk": lambda: in_environment("-m", "bench.bulk", *sys.argv[2:], programs=host.FOR_BENCH),
     "bench-dispatch": lambda: in_environment("-m", "bench.dispatch", programs=host.FOR_BENCH),
     "bench-classify": lambda: in_environment("-m", "bench.classify", *sys.argv[2:], programs={}, root=False),
     "bench-schedule": lambda: in_environment("-m", "bench.schedule", *sys.argv[2:], programs={}, root=False),

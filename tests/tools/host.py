@@ -32,7 +32,7 @@ FOR_CLUSTER = {
 }
 FOR_LINT = {"bmake": "bmake", "git": "git", "shellcheck": "shellcheck"}
 FOR_CHECK = {"ssh": "openssh-client"}
-FOR_BENCH = {**FOR_CLUSTER, "sbuild": "sbuild", "unshare": "util-linux"}
+FOR_BENCH = {**FOR_CLUSTER, "make": "make", "sbuild": "sbuild", "unshare": "util-linux"}
 
 PLACES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 POLICY = pathlib.Path("/usr/sbin/policy-rc.d")
