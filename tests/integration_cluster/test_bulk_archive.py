@@ -20,7 +20,7 @@ from ansible_collections.portbuild.cluster.tests.packages import load
 from ansible_collections.portbuild.cluster.tests.packages.install import install
 
 #: What apt says when it takes a package of ours, and where in a log the build itself begins.
-OURS = re.compile(r"^Get:[0-9]+ file:/portbuild/repo \./ (\S+) ", re.MULTILINE)
+OURS = re.compile(r"^Get:[0-9]+ file:/portbuild/repo \./ (\S+) \S+ \[", re.MULTILINE)
 BUILD = "(step build,"
 
 
