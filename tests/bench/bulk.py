@@ -28,7 +28,7 @@ import time
 import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client, ClientSpec, Cluster
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import CHECKOUT, Farm
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import CHECKOUT, Ended, Farm
 from ansible_collections.portbuild.cluster.tests.integration_cluster.conftest import provide_bindist
 from ansible_collections.portbuild.cluster.tests.packages import first, load, longest, Package
 
@@ -40,6 +40,8 @@ PLAIN = "/srv/plain"
 TICK = os.sysconf("SC_CLK_TCK")
 #: Many times what any way takes for a package.
 LIMIT = 300.0
+#: The step of the bulk itself, in which all dispatches are; and the share of a step that is worth a line.
+BULK, LEAST = "Build all that must be built", 0.005
 
 
 class Cost(t.NamedTuple):
@@ -60,6 +62,8 @@ class Way(t.NamedTuple):
     missing: list[str]
     #: What was said last, when a package is missing.
     said: str
+    #: Seconds on the clock and of the controller's processor, by step of the dispatches, where there are such.
+    steps: t.Mapping[str, tuple[float, float]] = {}
 
 
 def say(text: str = "") -> None:
@@ -163,17 +167,28 @@ def by_make(farm: Farm, packages: t.Sequence[Package], slots: int) -> Way:
 def by_us(farm: Farm, packages: t.Sequence[Package], slots: int) -> Way:
     """Build them by the playbook."""
     names = [package.name for package in packages]
-    said: list[str] = []
+    done: list[Ended] = []
 
     def build() -> None:
-        ended = farm.play("bulk", timeout=LIMIT * len(names), targets=names, check="off", make_jobs=make_jobs(slots))
-        said.append(ended.output)
+        done.append(
+            farm.play("bulk", timeout=LIMIT * len(names), targets=names, check="off", make_jobs=make_jobs(slots))
+        )
 
     cost = measured(farm.cluster.clients, build)
     builds = {name: farm.builds(name) for name in names}
     seconds = {name: found[-1]["seconds"] for name, found in builds.items() if found}
     missing = [name for name, found in builds.items() if not found or found[-1]["outcome"] != "success"]
-    return Way("portbuild.cluster.bulk", cost, seconds, missing, last_lines(said[0]))
+    return Way("portbuild.cluster.bulk", cost, seconds, missing, last_lines(done[0].output), dispatched(done[0].steps))
+
+
+def dispatched(entries: t.Iterable[dict[str, t.Any]]) -> dict[str, tuple[float, float]]:
+    """Return what each step of the dispatches cost in all: they write into the same file as the bulk itself."""
+    found: dict[str, tuple[float, float]] = {}
+    for entry in entries:
+        if entry["step"] != BULK:
+            wall, cpu = found.get(entry["step"], (0.0, 0.0))
+            found[entry["step"]] = (wall + entry["seconds"], cpu + entry["cpu"])
+    return found
 
 
 WAYS = {"sbuild": by_sbuild, "make": by_make, "bulk": by_us}
@@ -225,23 +240,36 @@ def report(ways: t.Sequence[Way], packages: t.Sequence[Package], slots: int) -> 
 
 
 def report_ours(farm: Farm, packages: t.Sequence[Package], way: Way, slots: int) -> None:
-    """Print where the time of the bulk went, by what is recorded of its builds."""
+    """Print where the time of the bulk went: by step of its dispatches, and by phase of its builds."""
+    whole = slots * way.cost.wall
+    say(f"\nWhere the time of ours went ({slots} slots for {way.cost.wall:.1f} s)")
+    say(f"  {'':<60}{'s':>9}{'share':>8}{'CPU s':>9}")
+
+    def line(text: str, seconds: float, cpu: float) -> None:
+        say(f"  {text:<60}{seconds:>9.1f}{seconds / whole:>8.0%}{cpu:>9.1f}")
+
+    rest = [0.0, 0.0]
+    for name, (seconds, cpu) in way.steps.items():
+        if seconds >= LEAST * whole:
+            line(f"dispatches: {name}", seconds, cpu)
+        else:
+            rest = [rest[0] + seconds, rest[1] + cpu]
+    line("dispatches: all other steps", *rest)
+    known = [sum(values) for values in zip(*way.steps.values(), strict=True)] or [0.0, 0.0]
+    line("starting dispatches, deciding, nothing ready", whole - known[0], way.cost.controller - known[1])
     phases: dict[str, list[float]] = {}
     for package in packages:
-        for name, seconds, *cpu in json.loads(farm.builds(package.name)[-1]["phases"]):
+        for name, seconds, *cpu_seconds in json.loads(farm.builds(package.name)[-1]["phases"]):
             entry = phases.setdefault(name, [0.0, 0.0])
             entry[0] += seconds
-            entry[1] += sum(cpu)
-    in_builds = sum(way.packages.values())
-    all_slots = slots * way.cost.wall
-    say(f"\nWhere the time of ours went ({slots} slots for {way.cost.wall:.1f} s)")
-    say(f"  {'':<44}{'s':>9}{'share':>8}{'CPU s':>9}")
+            entry[1] += sum(cpu_seconds)
+    say("Of it, on the machines")
     for name, (seconds, cpu) in phases.items():
-        say(f"  {f'builds: {name}':<44}{seconds:>9.1f}{seconds / all_slots:>8.0%}{cpu:>9.1f}")
-    between = in_builds - sum(seconds for seconds, _cpu in phases.values())
-    say(f"  {'builds: between their phases':<44}{between:>9.1f}{between / all_slots:>8.0%}")
-    rest = all_slots - in_builds
-    say(f"  {'claims, transfers, records; nothing ready':<44}{rest:>9.1f}{rest / all_slots:>8.0%}")
+        line(f"builds: {name}", seconds, cpu)
+    in_builds = sum(way.packages.values())
+    inside = [sum(values) for values in zip(*phases.values(), strict=True)]
+    line("builds: between their phases", in_builds - inside[0], 0.0)
+    line("all else", 0.0, way.cost.cpu - way.cost.controller - inside[1])
     bound = max(in_builds / slots, longest(packages, way.packages))
     say(f"  No order of these builds takes less than {bound:.1f} s; {way.cost.wall / bound:.2f} times that was taken.")
 
