@@ -5,10 +5,11 @@
 """What a bulk of real packages costs, against sbuild one by one and against make -j with plain ssh, in the same run.
 
 All three build the same packages of the archive on this host, from the same bindist, each package with the results of
-those before it; all ask the archive for new lists in every chroot, and get everything from where this host gets it.
-Nobody checks what was built. Before the first one starts, all that the builds download has been downloaded once and
-thrown away, so that whatever caches there are on the way to the archive are equally warm. The builders begin with
-empty caches of their own: ours and make's machines keep what they have downloaded, sbuild has nowhere to.
+those before it, and get everything from where this host gets it. Nobody checks what was built. Before the first one
+starts, all that the builds download has been downloaded once and thrown away, so that whatever caches there are on the
+way to the archive are equally warm. The builders begin with empty caches of their own: ours and make's machines keep what
+they have downloaded, sbuild has nowhere to. sbuild and make's script ask the archive for new lists in each chroot; ours
+does so only where those that the bindist brings do not do.
 
 make and ours have the same slots: machines with one slot each. sbuild runs on the host itself, with all of its cores.
 """
