@@ -31,7 +31,7 @@ from ._context import StepContext
 from ._journal import Run, SqliteJournal
 from ._owner import Owner
 from ._plan import make_plan, Plan, plan_lines, predict, Slots
-from ._runner import RunnerLauncher, RunnerOptions
+from ._runner import forget_logs, RunnerLauncher, RunnerOptions
 from ._schedule import Options
 from ._settings import Settings
 from ._targets import read_targets
@@ -123,6 +123,8 @@ def _run(said: dict[str, t.Any], talk: _Talk) -> dict[str, t.Any]:
         raise PortbuildError("The bulk build does not know who it belongs to.")
     os.makedirs(context.layout.bulk, exist_ok=True)
     run = journal.begin(_wish(settings), owner)
+    if not run.resumed:
+        forget_logs(context.layout.bulk)
     rows = reconcile(context, journal, run)
     plan = make_plan(context, targets, journal, said["held"])
     return _build(context, plan, run, journal, rows, said, talk)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import abc
 import collections.abc as c
-import contextlib
 import dataclasses
 import json
 import sqlite3
@@ -191,25 +190,18 @@ class SqliteJournal(Journal):
             return Run(int(number or 0), wish, owner, now, now, None, "")
 
     def renew(self, run: Run) -> None:
-        with self._changing(run) as database:
+        with self._database.writing() as database:
+            _refuse_unless_ours(database, run)
             database.execute("UPDATE bulk_runs SET renewed = ? WHERE id = ?", (self._now(), run.number))
 
     def end(self, run: Run, ending: str) -> None:
-        with self._changing(run) as database:
+        with self._database.writing() as database:
+            _refuse_unless_ours(database, run)
             database.execute(
                 "UPDATE bulk_runs SET ended = ?, ending = ? WHERE id = ?", (self._now(), ending, run.number)
             )
             answer = Answer(False, "The bulk build has ended.")
             database.execute(_ANSWER_ALL, (json.dumps(answer), run.number))
-
-    @contextlib.contextmanager
-    def _changing(self, run: Run) -> c.Iterator[sqlite3.Connection]:
-        """A transaction in which the run is ours."""
-        with self._database.writing() as database:
-            last = _last(database)
-            if last is None or (last.number, last.owner, last.ended) != (run.number, run.owner, None):
-                raise NotOurs("Another process has taken over this bulk build.", remedy="It goes on there.")
-            yield database
 
     def last(self) -> Run | None:
         with self._database.reading() as database:
@@ -221,7 +213,8 @@ class SqliteJournal(Journal):
             return {row["package"]: _row(row) for row in found}
 
     def write(self, run: Run, rows: c.Iterable[Row]) -> None:
-        with self._changing(run) as database:
+        with self._database.writing() as database:
+            _refuse_unless_ours(database, run)
             database.executemany(_ROW, (_values(run, row) for row in rows))
 
     def ask(self, command: str, package: str, who: str) -> int:
@@ -265,6 +258,12 @@ class SqliteJournal(Journal):
 
 _ANSWER_ONE = "UPDATE bulk_commands SET answer = ? WHERE id = ? AND answer IS NULL"
 _ANSWER_ALL = "UPDATE bulk_commands SET answer = ? WHERE run = ? AND answer IS NULL"
+
+
+def _refuse_unless_ours(database: sqlite3.Connection, run: Run) -> None:
+    last = _last(database)
+    if last is None or (last.number, last.owner, last.ended) != (run.number, run.owner, None):
+        raise NotOurs("Another process has taken over this bulk build.", remedy="It goes on there.")
 
 
 def _last(database: sqlite3.Connection) -> Run | None:

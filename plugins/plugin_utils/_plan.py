@@ -49,7 +49,8 @@ class Slots(t.NamedTuple):
 class Plan:
     """What a bulk build is to do.
 
-    C(why): by package, the codes of the reasons for building it. C(new): those that nobody knows how long they take. C(named): the targets that were asked for one by one.
+    C(why): by package, the codes of the reasons for building it. C(new): those that nobody knows how long they take.
+    C(named): the targets that were asked for one by one.
     """
 
     graph: Graph
@@ -158,7 +159,7 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
         recipes=recipes,
         targets=frozenset(catalogue.targets),
         named=_named(targets.words, recipes),
-        why=cascades(own, needs, t.cast("Mode", settings.rebuild)),
+        why=cascades(own, needs, t.cast(Mode, settings.rebuild)),
         ignored=ignored,
         unknown={**targets.problems, **catalogue.unknown},
         seconds=graph.seconds(durations),
@@ -259,8 +260,8 @@ def own_reasons(
         stock.get(name),
         others,
         forced=forced,
-        mode=t.cast("Mode", settings.rebuild),
-        cascade=t.cast("Cascade", settings.cascade),
+        mode=t.cast(Mode, settings.rebuild),
+        cascade=t.cast(Cascade, settings.cascade),
     )
 
 

@@ -150,6 +150,14 @@ class RunnerLauncher(Launcher):
         return path
 
 
+def forget_logs(directory: str) -> None:
+    """Remove what dispatches of an earlier bulk build have printed."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.endswith(".log") and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+
+
 def _variables(launch: Launch) -> dict[str, t.Any]:
     return {
         "portbuild_package": launch.asked,

@@ -45,9 +45,9 @@ def step(monkeypatch) -> Step:
     def look(*_unused: t.Any, **_named: t.Any) -> t.Any:
         step.asked += 1
         answer = step.answers.pop(0) if step.answers else FACTS
-        if isinstance(answer, Exception):
-            raise answer
-        return {**FACTS, **answer}
+        if not isinstance(answer, Exception):
+            return {**FACTS, **answer}
+        raise answer
 
     monkeypatch.setattr(check_machines, "look", look)
     monkeypatch.setattr(

@@ -116,9 +116,11 @@ def test_all_is_what_is_local(sources: Sources) -> None:
     (sources.path / "notes").mkdir()
     found = sources.read()
     assert (found.targets, found.unknown, found.problems, found.broken_edges) == (("bar", "foo"), {}, (), ())
-    foo = found.recipes["foo"]
-    assert (foo.name, foo.version, foo.needs, foo.missing, foo.ignored) == ("foo", "1.0", ("bar",), (), "")
-    assert (foo.categories, foo.origin, len(foo.digest)) == (("local",), str(sources.path / "foo"), 64)
+    recipe = found.recipes["foo"]
+    assert (recipe.name, recipe.version, recipe.needs, recipe.missing, recipe.ignored) == (
+        *("foo", "1.0", ("bar",), (), ""),
+    )
+    assert (recipe.categories, recipe.origin, len(recipe.digest)) == (("local",), str(sources.path / "foo"), 64)
 
 
 def test_without_local_sources_all_is_the_archive(sources: Sources) -> None:

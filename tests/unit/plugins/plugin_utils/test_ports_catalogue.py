@@ -60,17 +60,17 @@ def test_all(tmp_path: pathlib.Path) -> None:
         *("bar", "foo", "gmake", "lacks", "lonely", "other", "pkg", "py311-x", "py312-x", "x-nox11")
     ]
     assert (found.unknown, found.broken_edges) == ({}, ())
-    foo = found.recipes["foo"]
-    assert foo == Recipe(
+    recipe = found.recipes["foo"]
+    assert recipe == Recipe(
         name="foo",
         version="1.2_1,1",
-        digest=foo.digest,
+        digest=recipe.digest,
         needs=("bar", "gmake", "pkg"),
         aliases=("foo-1.2_1,1", "devel/foo"),
         categories=("devel",),
         origin="devel/foo",
     )
-    assert len(foo.digest) == 64
+    assert len(recipe.digest) == 64
     assert found.recipes["pkg"].needs == ()
     assert found.recipes["lonely"].needs == ("pkg",)
     assert found.recipes["lacks"].missing == ("the package bar-0.2 (the INDEX has bar-0.1)", "the package gone-1.0")
