@@ -38,16 +38,19 @@ class Step:
         pass
 
 
+def facts_or_error(answer: t.Any) -> dict[str, t.Any]:
+    if isinstance(answer, Exception):
+        raise answer
+    return {**FACTS, **answer}
+
+
 @pytest.fixture
 def step(monkeypatch) -> Step:
     step = Step()
 
     def look(*_unused: t.Any, **_named: t.Any) -> t.Any:
         step.asked += 1
-        answer = step.answers.pop(0) if step.answers else FACTS
-        if not isinstance(answer, Exception):
-            return {**FACTS, **answer}
-        raise answer
+        return facts_or_error(step.answers.pop(0) if step.answers else FACTS)
 
     monkeypatch.setattr(check_machines, "look", look)
     monkeypatch.setattr(
