@@ -6,13 +6,16 @@
 
 from __future__ import annotations
 
-import os
 import typing as t
 
+from ansible.errors import AnsibleError
+
+from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk_process import BulkDied, BulkProcess
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._holds import read_holds
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._outer import (
+    configuration,
     environment,
     extra_vars,
     InventoryWatch,
@@ -61,17 +64,29 @@ class ActionModule(StepAction):
                 if "say" in message:
                     display.display(message["say"])
                 facts = message.get("facts", facts)
-            if watch.changed():
-                found = self._machines(StepContext(context.variables), watch.read())
-                if found != machines:
-                    machines = found
-                    process.tell({"machines": machines})
+            found = self._changed_machines(context, watch)
+            if found and found != machines:
+                machines = found
+                process.tell({"machines": machines})
         if facts is None:
             raise BulkDied(
                 "The process of the bulk build has died.",
                 remedy="Start the same bulk build again: it goes on where it was.",
             )
         return facts
+
+    def _changed_machines(self, context: StepContext, watch: InventoryWatch) -> list[dict[str, t.Any]]:
+        """Return the machines of an inventory that has been changed; none when it has not, or while it is no good."""
+        if not watch.changed():
+            return []
+        try:
+            found = self._machines(StepContext(context.variables), watch.read())
+        except (AnsibleError, PortbuildError, OSError) as error:
+            display.warning(f"The inventory has been changed and cannot be read now: {error}")
+            return []
+        if not found:
+            display.warning("The inventory has been changed and has no build machine now: the ones it had are used.")
+        return found
 
     def _machines(self, context: StepContext, task_vars: dict[str, t.Any]) -> list[dict[str, t.Any]]:
         """Return the machines, best first."""
@@ -94,12 +109,13 @@ class ActionModule(StepAction):
 
     def _runner(self, context: StepContext, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         """Return how dispatches are to be run: as we are, and with what the play has set."""
-        os.makedirs(context.layout.bulk, exist_ok=True)
+        known = {**self._set_by_play(context, task_vars), **extra_vars(self._loader)}
         return {
             "command": playbook_command(),
             "arguments": playbook_arguments(),
-            "extra_vars": {**self._set_by_play(context, task_vars), **extra_vars(self._loader)},
-            "environment": environment(context.layout.bulk),
+            "extra_vars": {name: value for name, value in known.items() if name != "portbuild_targets"},
+            "environment": environment(),
+            "configuration": configuration(),
             "cwd": self._loader.get_basedir(),
         }
 

@@ -19,15 +19,16 @@ import time
 import typing as t
 
 from ..module_utils._errors import PortbuildError
+from ..module_utils._names import Job
 from ._bulk_report import Reporter
 from ._context import StepContext
 from ._journal import Answer, Command, Journal, Row, Run
 from ._launcher import Ended, Launch, Launcher
 from ._plan import own_reasons, Plan, read_catalogue, Slots, Wishes
-from ._queue import Lease
+from ._queue import CLAIMED, Lease
 from ._rebuild import depends_on_others, Ingredients
 from ._schedule import Dispatch, Schedule, State
-from ._store import BuildRecord
+from ._store import BuildRecord, Identity
 
 GLANCE = 0.5  # seconds to wait for the end of a dispatch before looking at the rest
 LOOK_INTERVAL = 2.0  # seconds between looks at the machines and at what people ask
@@ -42,7 +43,24 @@ PAUSES = {  # seconds after which a package is tried again that could not begin,
     "controller_disk": 60.0,
     "launcher": 5.0,
 }
+_TO_GO_ON_WITH = (CLAIMED, "uncollected", "orphan")  # states of leases
+MOST_SILENT = 10  # dispatches in a row that may die before they say a word: then it is not theirs to say
 MOST_PAUSES = 120  # of one package, before that counts as a failure of the infrastructure
+
+
+class DispatchesDie(PortbuildError):
+    """No dispatch comes to its end: something is wrong with the controller."""
+
+
+def _before(lease: Lease) -> int:
+    """Return a token that is older than any build which the lease stands for."""
+    return (lease.build_token or lease.token) - 1
+
+
+def _is_its_own_fault(outcome: c.Mapping[str, t.Any]) -> bool:
+    """Whether a dispatch failed before or after the build, for a reason of the package's own."""
+    own = outcome.get("outcome") == "error" and not outcome.get("infrastructure")
+    return own and outcome.get("reason") not in PAUSES
 
 
 def reconcile(context: StepContext, journal: Journal, run: Run) -> dict[str, Row]:
@@ -126,7 +144,11 @@ class Bulk:
         self._wishes = Wishes(context, plan.recipes)
         self.rows = rows
         self._machines: dict[str, Slots] = {}
-        self._rooms: dict[str, int | None] = {}
+        self._rooms: dict[str, tuple[int, int] | None] = {}  # slots and others' jobs; None for one that takes no jobs
+        self._heard: collections.deque[Ended] = collections.deque()
+        self._decided: collections.deque[Dispatch] = collections.deque()
+        self._tidying: set[str] = set()
+        self._silent = 0  # dispatches in a row that died before they said a word
         self._paused: collections.Counter[str] = collections.Counter()
         self._looked = self._renewed = float("-inf")
 
@@ -134,20 +156,25 @@ class Bulk:
 
     def take_over(self) -> None:
         """Take over what earlier processes of this run, and dispatches that died, have left."""
-        leases = {lease.job.package: lease for lease in self._context.queue.leases() if self._is_orphan(lease)}
+        leases = {lease.job.package: lease for lease in self._context.queue.all_leases() if self._is_left(lease)}
         for number in self._schedule.graph.order:
             name = self._schedule.graph.names[number]
             if name not in self._plan.why or not self._schedule.ready(name):
                 continue
             row = self.rows.get(name)
-            if name in leases:
-                self._attach(name, leases[name])
-            elif row is not None and row.state == State.BUILT.value and not self._wanted_again(name):
+            if row is not None and row.attempts and row.state == State.QUEUED.value:
+                self._schedule.let_down_before(name, [str(attempt.get("machine")) for attempt in row.attempts])
+            if row is not None and row.state == State.BUILT.value and not self._wanted_again(name):
                 self._schedule.built(name)
                 self._settle(name)
             elif row is not None and row.state == State.FAILED.value and self._same_wish(name, row):
                 self._schedule.failed(name, row.reason)
+            elif name in leases:
+                self._attach(name, leases.pop(name))
         self._journal.write(self._run, map(self._row, self._schedule.graph.names))
+        for name, lease in leases.items():
+            if name not in self._schedule.graph or not self._schedule.ready(name):
+                self._tidy(lease)
 
     def use(self, machines: c.Sequence[Slots]) -> None:
         """Use these machines from now on, as far as the queue says that they take jobs. Best first."""
@@ -159,24 +186,35 @@ class Bulk:
         self._look_at_machines()
 
     def step(self) -> bool:
-        """Do what there is to do now, waiting a moment for more of it; return whether the run goes on."""
-        for ended in self._launcher.ended(GLANCE):
-            self._end(ended)
+        """Do what there is to do now, waiting a moment for more of it; return whether the run goes on.
+
+        It may raise for reasons that pass, such as a full disk, and be called again: nothing is forgotten by that.
+        """
+        self._heard.extend(self._launcher.ended(GLANCE))
+        while self._heard:
+            self._end(self._heard[0])
+            self._heard.popleft()
         now = self._monotonic()
         if now - self._looked >= LOOK_INTERVAL:
-            self._looked = now
             self._look_at_machines()
             for command in self._journal.asked(self._run):
                 self._journal.answer(command.number, self._obey(command))
+            self._looked = now
         if now - self._renewed >= RENEW_INTERVAL:
-            self._renewed = now
             self._journal.renew(self._run)
-        for dispatch in self._schedule.decide(now):
-            self._start(dispatch)
+            self._renewed = now
+        while self._decided or self._decide(now):
+            self._start(self._decided[0])
+            self._decided.popleft()
         self._reporter.progress(now)
-        if self._schedule.stalled and self._nobody_can_come():
-            self._schedule.give_up("No machine takes it.")
-        return not self._schedule.finished
+        if self._schedule.stalled:
+            self._give_up_what_nobody_takes()
+        return not self._schedule.finished or bool(self._tidying)
+
+    def _decide(self, now: float) -> bool:
+        """Have the schedule decide, also on what the start of others has changed; say whether there is something to start."""
+        self._decided.extend(self._schedule.decide(now))
+        return bool(self._decided)
 
     def end(self) -> None:
         """Write down what became of every package."""
@@ -190,20 +228,28 @@ class Bulk:
 
     # -- taking over ---------------------------------------------------------------------------------------------------
 
-    def _is_orphan(self, lease: Lease) -> bool:
-        """Whether the lease is one of a dispatch of this branch that has died."""
-        return lease.job.branch == self._context.settings.branch and self._context.queue.judge(lease) == "dead"
+    def _is_left(self, lease: Lease) -> bool:
+        """Whether the lease is one of this branch whose dispatch has died, with something on a machine to go on with."""
+        if lease.job.branch != self._context.settings.branch or lease.state not in _TO_GO_ON_WITH:
+            return False
+        return lease.state != CLAIMED or self._context.queue.judge(lease) == "dead"
 
     def _attach(self, name: str, lease: Lease) -> None:
         """Let a dispatch adopt what runs, or has ended, on a machine; it counts against the slots from now on."""
-        row = self.rows.get(name)
-        if row is None or row.state != State.RUNNING.value or row.since is None:
-            row = self._row(name)
-            row.since = (lease.build_token or lease.token) - 1
-            row.made_of = {}  # nobody knows
+        row = self._row(name)
+        if row.since is None:
+            row.since, row.made_of = _before(lease), {}  # nobody knows what it is made of
         self._schedule.started(name, lease.machine, self._monotonic())
         self._launch(row, lease.machine, 1)
         self._reporter.say(f"{lease.machine}: {name} is taken over.")
+
+    def _tidy(self, lease: Lease) -> None:
+        """Let a dispatch clean up after one that died when all was recorded; it builds nothing."""
+        token = lease.build_token
+        if token is None or self._context.store.built(Identity(self._context.queue.id(), token)) is None:
+            return  # it is not this run's to go on with
+        self._tidying.add(lease.job.package)
+        self._launcher.start(Launch(lease.job.package, lease.job.package, lease.machine, 1, []))
 
     def _wanted_again(self, name: str) -> bool:
         settings = self._context.settings
@@ -215,17 +261,35 @@ class Bulk:
     # -- beginning and ending of a package -----------------------------------------------------------------------------
 
     def _start(self, dispatch: Dispatch) -> None:
-        row = self._row(dispatch.package)
+        name = dispatch.package
+        row = self._row(name)
         build = result_of(self._context, row)
         if build is not None:  # somebody else was at it
-            self._close(dispatch.package, build)
+            self._close(name, build)
+            return
+        lease = self._context.queue.find(Job(self._context.settings.arch, self._context.settings.branch, name))
+        if lease is not None and self._is_left(lease):
+            self._attach(name, lease)
+            return
+        if lease is not None and lease.state == CLAIMED:
+            if row.since is None:
+                row.since, row.made_of = _before(lease), {}
+            self._wait_for(name, lease)
             return
         if row.since is None:  # else it has begun before, and what comes of that still counts
             row.since, row.made_of = self._context.queue.newest_token(), {}
         if not row.made_of:
-            row.made_of = self._wishes.ingredients(dispatch.package, self._plan.stock).to_dict()
+            row.made_of = self._wishes.ingredients(name, self._plan.stock).to_dict()
         self._launch(row, dispatch.machine, dispatch.make_slots)
         self._reporter.started(dispatch)
+
+    def _wait_for(self, name: str, lease: Lease) -> None:
+        """Put off what somebody else is building: whether that takes hours is not for us to say."""
+        message = f"{name} is being built on {lease.machine} already, by {lease.owner or 'an unknown owner'}."
+        self._schedule.postponed(name, self._monotonic(), PAUSES["job_busy"], message)
+        if not self._paused[name]:
+            self._paused[name] = 1
+            self._reporter.say(f"{name} waits: {message}")
 
     def _launch(self, row: Row, machine: str, make_share: int) -> None:
         row.state, row.machine, row.started, row.ended = State.RUNNING.value, machine, self._now(), None
@@ -237,27 +301,42 @@ class Bulk:
 
     def _end(self, ended: Ended) -> None:
         name, outcome = ended.package, ended.outcome
+        if name in self._tidying:
+            self._tidying.remove(name)
+            return
         row = self._row(name)
         what, reason = str(outcome.get("outcome") or ""), str(outcome.get("reason") or "")
         message = str(outcome.get("msg") or f"The dispatch of {name} ended without a word.")
+        self._silent = 0 if outcome else self._silent + 1
         build = result_of(self._context, row) if what in ("built", "failed", "") else None
         if build is not None:
-            self._close(name, build, message)
-        elif what in ("failed", "dud") or (
-            what == "error" and not outcome.get("infrastructure") and reason not in PAUSES
-        ):
+            self._close(name, build, message, ended.log)
+            self._tidy_after(name, said=bool(outcome))
+        elif self._silent > MOST_SILENT:
+            raise DispatchesDie(
+                f"{self._silent} dispatches in a row have died before they said a word. {ended.log}".strip(),
+                remedy="See what they printed, put it right, and start the same bulk build again.",
+            )
+        elif what in ("failed", "dud", "held") or _is_its_own_fault(outcome):
             self._fail(name, message, ended.log)
-        elif reason in PAUSES or what == "stale":
-            self._pause(name, PAUSES.get(reason, 0.0), message)
+        elif reason in PAUSES or what in ("stale", ""):
+            self._pause(name, PAUSES.get(reason, 0.0 if what else PAUSES["launcher"]), message)
         else:
-            self._let_down(name, outcome, message)
+            self._let_down(name, outcome, message, ended.log)
 
-    def _close(self, name: str, build: BuildRecord, message: str = "") -> None:
+    def _tidy_after(self, name: str, *, said: bool) -> None:
+        """Clean up after a dispatch that died when all was recorded."""
+        if not said:
+            lease = self._context.queue.find(Job(self._context.settings.arch, self._context.settings.branch, name))
+            if lease is not None and self._is_left(lease):
+                self._tidy(lease)
+
+    def _close(self, name: str, build: BuildRecord, message: str = "", log: str = "") -> None:
         """Take it that this build is the package's."""
         row = self._row(name)
         row.machine, row.seconds, row.ended = build.machine, build.seconds, self._now()
         if build.outcome != "success":
-            self._fail(name, message or describe_failure(build))
+            self._fail(name, message or describe_failure(build), log)
             return
         made_of = Ingredients.from_dict(row.made_of)
         package = self._context.store.package(name)
@@ -280,20 +359,21 @@ class Bulk:
     def _pause(self, name: str, pause: float, message: str) -> None:
         self._paused[name] += 1
         if self._paused[name] > MOST_PAUSES:
+            del self._paused[name]
             self._let_down(name, {}, message)
             return
         self._schedule.postponed(name, self._monotonic(), pause, message)
         if self._paused[name] == 1:
             self._reporter.say(f"{name} waits: {message}")
 
-    def _let_down(self, name: str, outcome: dict[str, t.Any], message: str) -> None:
+    def _let_down(self, name: str, outcome: dict[str, t.Any], message: str, log: str = "") -> None:
         row = self._row(name)
         if outcome.get("machine"):
             row.attempts = [*row.attempts, {**outcome, "ended": 0.0}]  # whether and when is for the schedule to say
         aside = self._schedule.infrastructure_failed(name, self._monotonic(), message)
         row.state, row.reason = self._schedule.state(name).value, message
         self._journal.write(self._run, [row])
-        self._reporter.let_down(row, aside=aside)
+        self._reporter.let_down(row, log, aside=aside)
 
     def _settle(self, name: str) -> None:
         """Find those that were to be built only if what they need changes, and need nothing more that is to come."""
@@ -318,48 +398,65 @@ class Bulk:
 
     def _look_at_machines(self) -> None:
         """Tell the schedule how much room there is: others use the machines too, and take them out of the queue."""
-        states = {state.name: state for state in self._context.queue.machines()}
-        mine = collections.Counter(machine.name for machine in self._schedule.pool.where.values())
+        queue = self._context.queue
+        states = {state.name: state for state in queue.machines()}
+        running = {self._schedule.graph.names[number] for number in self._schedule.pool.where}
+        others = collections.Counter(lease.machine for lease in queue.leases() if self._takes_room(lease, running))
         for rank, machine in enumerate(self._machines.values()):
             state = states.get(machine.name)
-            room: int | None = None
+            room: tuple[int, int] | None = None
             why = "it is not in the queue"
             if state is not None and state.state in ("free", "full"):
-                room = max(0, machine.maxjobs - state.foreign - max(0, state.ours - mine[machine.name]))
+                room = machine.maxjobs, state.foreign + others[machine.name]
             elif state is not None:
                 why = str((state.offline or {}).get("reason") or " ".join(state.problems) or state.state)
             self._tell_room(machine, rank, room, why)
 
-    def _tell_room(self, machine: Slots, rank: int, room: int | None, why: str) -> None:
-        before = self._rooms.get(machine.name, -1)
-        self._rooms[machine.name] = room
-        if room == before:
-            return
-        if room is None:
-            self._schedule.machine_went(machine.name)
-            self._reporter.say(f"Machine {machine.name} takes no packages: {why}.")
-        elif before is None or before == -1:
-            self._schedule.machine_came(machine.name, room, rank, machine.tags)
-            if before is None:
-                self._reporter.say(f"Machine {machine.name} takes packages again.")
-        else:
-            self._schedule.machine_changed(machine.name, room)
+    def _takes_room(self, lease: Lease, running: c.Collection[str]) -> bool:
+        """Whether the lease has a slot that the schedule does not know of.
 
-    def _nobody_can_come(self) -> bool:
-        """Whether all machines that there are take jobs: then waiting for one changes nothing."""
-        return all(room is not None and room > 0 for room in self._rooms.values())
+        That of a dispatch which died goes to whoever needs it, unless the package is about to be gone on with there.
+        """
+        name = lease.job.package
+        if lease.job.branch != self._context.settings.branch or name not in self._schedule.graph:
+            return self._context.queue.judge(lease) == "alive"
+        if name in running:
+            return False
+        return self._schedule.state(name) is State.QUEUED or self._context.queue.judge(lease) == "alive"
+
+    def _tell_room(self, machine: Slots, rank: int, room: tuple[int, int] | None, why: str) -> None:
+        new, before = machine.name not in self._rooms, self._rooms.get(machine.name)
+        self._rooms[machine.name] = room
+        if room is None:
+            if new or before is not None:
+                self._schedule.machine_went(machine.name)
+                self._reporter.say(f"Machine {machine.name} takes no packages: {why}.")
+            return
+        if before is None:
+            self._schedule.machine_came(machine.name, room[0], rank, machine.tags)
+            if not new:
+                self._reporter.say(f"Machine {machine.name} takes packages again.")
+        self._schedule.machine_changed(machine.name, *room, rank, machine.tags)
+
+    def _give_up_what_nobody_takes(self) -> None:
+        """Give up what no machine takes, not even one that is away now."""
+        if self._rooms and all(room is not None and room[0] > room[1] for room in self._rooms.values()):
+            self._schedule.give_up("No machine takes it.")
+            return
+        hopeless = [
+            name
+            for name, limit in self._plan.limits.items()
+            if self._schedule.ready(name)
+            and not any(limit.tags <= frozenset(machine.tags) for machine in self._machines.values())
+        ]
+        if self._machines:
+            self._schedule.give_up("No machine has the tags that it needs.", hopeless)
 
     def _obey(self, command: Command) -> Answer:
         try:
             return Answer(True, self._do(command))
         except PortbuildError as error:
             return Answer(False, str(error))
-
-    def _read_again(self, name: str) -> None:
-        """Take the recipe as it is now: somebody may have mended it."""
-        recipe = read_catalogue(self._context, [name]).recipes.get(name)
-        if recipe is not None and recipe.needs == self._plan.recipes[name].needs:
-            self._plan.recipes[name] = recipe
 
     def _do(self, command: Command) -> str:
         name = command.package
@@ -368,10 +465,12 @@ class Bulk:
             self._reporter.say(f"{command.who} says stop: nothing is started any more, what runs goes on to its end.")
             return "The bulk build ends when what runs now has ended."
         if command.command == "retry":
+            recipe = read_catalogue(self._context, [name]).recipes.get(name)
             self._schedule.retry(name)
-            self._read_again(name)
             row = self._row(name)
-            row.attempts, row.state = [], State.QUEUED.value
+            row.attempts, row.state, row.since, row.made_of = [], State.QUEUED.value, None, {}
+            if recipe is not None and recipe.needs == self._plan.recipes[name].needs:
+                self._plan.recipes[name] = recipe  # somebody may have mended it
             self._paused.pop(name, None)
             self._journal.write(self._run, [row])
             self._reporter.say(f"{command.who} says retry {name}.")

@@ -22,20 +22,26 @@ import queue
 import signal
 import sys
 import threading
+import time
+import traceback
 import typing as t
 
 from ..module_utils._errors import PortbuildError
 from ._bulk import Bulk, reconcile
 from ._bulk_report import Reporter
 from ._context import StepContext
-from ._journal import Run, SqliteJournal
+from ._database import StoreError
+from ._journal import NotOurs, Run, SqliteJournal
 from ._owner import Owner
 from ._plan import make_plan, Plan, plan_lines, predict, Slots
+from ._queue import QueueError
 from ._runner import forget_logs, RunnerLauncher, RunnerOptions
 from ._schedule import Options
 from ._settings import Settings
+from ._space import ControllerDiskFull
 from ._targets import read_targets
 
+AGAIN = 5.0  # seconds after which the controller is asked again to do what it could not
 GRACE = 20.0  # seconds that dispatches have to end when they are told to
 
 
@@ -47,9 +53,13 @@ class _Talk:
     """The two pipes."""
 
     def __init__(self) -> None:
-        # Whatever else prints must not get in between.
+        # Whatever else prints, or reads, must not get in between: dispatches inherit what is standard here.
         self._out = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+        self._in = os.fdopen(os.dup(0), encoding="utf-8")
         os.dup2(2, 1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
         self._heard: queue.Queue[dict[str, t.Any] | None] = queue.Queue()
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
 
@@ -73,7 +83,7 @@ class _Talk:
         self.tell(say=text)
 
     def _listen(self) -> None:
-        for line in sys.stdin:
+        for line in self._in:
             self._heard.put(json.loads(line))
         self._heard.put(None)
 
@@ -106,6 +116,8 @@ def main() -> int:
         return 1
     except PortbuildError as error:
         facts = {"failed": True, "msg": str(error), **error.details}
+    except Exception as error:  # nobody else would see it: workers of ansible-core have no standard error
+        facts = {"failed": True, "msg": f"The bulk build broke: {error!r}", "exception": traceback.format_exc()}
     talk.tell(facts=facts)
     return 0
 
@@ -121,7 +133,7 @@ def _run(said: dict[str, t.Any], talk: _Talk) -> dict[str, t.Any]:
     owner = Owner.from_dict(said["owner"])
     if owner is None:
         raise PortbuildError("The bulk build does not know who it belongs to.")
-    os.makedirs(context.layout.bulk, exist_ok=True)
+    context.layout.make_bulk()
     run = journal.begin(_wish(settings), owner)
     if not run.resumed:
         forget_logs(context.layout.bulk)
@@ -169,12 +181,26 @@ def _build(
             reporter.say("A bulk build with the same targets was interrupted: it goes on.")
         bulk.take_over()
         bulk.use(machines)
-        while bulk.step():
+        going, trouble = True, ""
+        while going:
+            try:
+                going = bulk.step()
+                trouble = ""
+            except NotOurs:
+                raise
+            except (StoreError, QueueError, ControllerDiskFull, OSError) as error:
+                if str(error) != trouble:
+                    trouble = str(error)
+                    talk.say(f"The controller is in trouble: {trouble} It is tried again every {AGAIN:.0f} s.")
+                time.sleep(AGAIN)
             heard = talk.hear()
             if heard:
                 bulk.use(_machines(heard))
     except BaseException:
-        if not launcher.close(GRACE):
+        ended = launcher.close(GRACE)
+        with contextlib.suppress(PortbuildError, OSError):
+            journal.let_go(run)
+        if not ended:
             os.killpg(0, signal.SIGKILL)
         raise
     launcher.close(GRACE)

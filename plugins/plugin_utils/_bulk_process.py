@@ -24,6 +24,7 @@ from ..module_utils._errors import PortbuildError
 
 _MODULE = f"{__package__}._bulk_child"
 _GRACE = 30.0  # seconds for the process to end its dispatches and itself
+_LAST_GRACE = 10.0  # for dispatches whose parent was killed, after each signal
 _LONGEST = 16 << 20  # of a line that is believed to be one
 
 
@@ -35,6 +36,7 @@ class BulkProcess:
     """The process of a bulk build. It has a session of its own, so that a signal to the group reaches all of it."""
 
     def __init__(self, wish: c.Mapping[str, t.Any]) -> None:
+        line = _line(wish)
         # Below the directory that Ansible has found the collection in; there is no package around it.
         top = os.path.abspath(__file__)
         for _level in _MODULE.split("."):
@@ -44,13 +46,16 @@ class BulkProcess:
             [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
         )
         self._rest = b""
-        self.tell(wish)
+        self._write(line)
 
     def tell(self, message: c.Mapping[str, t.Any]) -> None:
         """Tell the process something."""
+        self._write(_line(message))
+
+    def _write(self, line: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # that it is gone is seen where it is listened to
             stdin = t.cast("t.IO[bytes]", self._process.stdin)
-            stdin.write(json.dumps(message).encode() + b"\n")
+            stdin.write(line)
             stdin.flush()
 
     def messages(self, seconds: float) -> list[dict[str, t.Any]] | None:
@@ -77,8 +82,21 @@ class BulkProcess:
         except subprocess.TimeoutExpired:
             status = -signal.SIGKILL
         for number in (signal.SIGTERM, signal.SIGKILL):  # dispatches whose parent was killed
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, number)
-                time.sleep(2.0)
+            self._signal_all(number)
         self._process.wait()
         return status
+
+    def _signal_all(self, number: int) -> None:
+        """Send the signal to the whole group, and wait until none of it is left, or for some time."""
+        end = time.monotonic() + _LAST_GRACE
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, number)
+            while time.monotonic() < end:
+                self._process.poll()
+                os.killpg(self._process.pid, 0)
+                time.sleep(0.1)
+
+
+def _line(message: c.Mapping[str, t.Any]) -> bytes:
+    """Return the message as the process reads it. What JSON does not know, such as a decrypted text, goes as text."""
+    return json.dumps(message, default=str).encode() + b"\n"

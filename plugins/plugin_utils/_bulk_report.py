@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import collections.abc as c
+import contextlib
 import os
 import time
 import typing as t
@@ -62,7 +63,7 @@ class Reporter:
         """Say that a package begins."""
         more = f", attempt {dispatch.attempt}" if dispatch.attempt > 1 else ""
         more += f", {dispatch.make_slots} slots' worth of make jobs" if dispatch.make_slots > 1 else ""
-        self.say(f"{dispatch.machine}: {dispatch.package} begins{more}")
+        self.say(f"{dispatch.machine}: {dispatch.package} begins{more} {self._counts()}")
 
     def built(self, row: Row, version: str) -> None:
         """Say that a package was built."""
@@ -76,11 +77,12 @@ class Reporter:
         printed = f" What the dispatch printed: {log}." if log else ""
         self.say(f"FAILED {one_line(row.reason, 500)}{along}{printed} {self._counts()}")
 
-    def let_down(self, row: Row, *, aside: bool) -> None:
+    def let_down(self, row: Row, log: str = "", *, aside: bool) -> None:
         """Say that a machine let a package down."""
         then = "given up" if row.state == State.LOST.value else "tried again"
         machine = f" {row.machine} is set aside for some time." if aside else ""
-        self.say(f"{row.package} is {then}: {one_line(row.reason, 500)}{machine}")
+        printed = f" What the dispatch printed: {log}." if log else ""
+        self.say(f"{row.package} is {then}: {one_line(row.reason, 500)}{machine}{printed} {self._counts()}")
 
     def progress(self, now: float) -> None:
         """Say how far it is, if it is time to."""
@@ -116,7 +118,8 @@ class Reporter:
         return f"({done}/{done + counts[State.QUEUED] + counts[State.RUNNING]})"
 
     def _keep_status(self) -> None:
-        write_json(os.path.join(self._directory, "status.json"), self.status(), durable=False)
+        with contextlib.suppress(OSError):  # the next one will do
+            write_json(os.path.join(self._directory, "status.json"), self.status(), durable=False)
 
     def status(self) -> dict[str, t.Any]:
         """Return the state of affairs for programs."""
@@ -148,10 +151,10 @@ class Reporter:
         failed = sorted(those(State.FAILED), key=lambda name: (-self._schedule.blocks(name), name))
         lost = those(State.LOST)
         skipped = {name: self._schedule.reason(name) for name in those(State.SKIPPED)}
-        excused = {name for name in skipped if self._culprit(name) in self._plan.ignored}
+        excused = {name for name in skipped if self._culprit(name) in self._plan.left_out} - self._plan.named
         unfinished = those(State.QUEUED, State.RUNNING)
-        # What is marked as broken is no surprise, unless somebody asked for just that.
-        refused = sorted(self._plan.ignored.keys() & self._plan.named)
+        # What is marked as broken, or held, was not to be built, unless somebody asked for just that.
+        refused = self._plan.ignored.keys() - (self._plan.left_out - self._plan.named)
         ok = not (failed or lost or unfinished or self._plan.unknown or refused or skipped.keys() - excused)
         facts = {
             "schema": SCHEMA,

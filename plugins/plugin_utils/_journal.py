@@ -120,6 +120,10 @@ class Journal(abc.ABC):
         """Close the run."""
 
     @abc.abstractmethod
+    def let_go(self, run: Run) -> None:
+        """Say that nobody is at the run any more, though it has not ended: it can go on at once, from anywhere."""
+
+    @abc.abstractmethod
     def last(self) -> Run | None:
         """Return the last run, whether or not it has ended."""
 
@@ -202,6 +206,11 @@ class SqliteJournal(Journal):
             )
             answer = Answer(False, "The bulk build has ended.")
             database.execute(_ANSWER_ALL, (json.dumps(answer), run.number))
+
+    def let_go(self, run: Run) -> None:
+        with self._database.writing() as database:
+            _refuse_unless_ours(database, run)
+            database.execute("UPDATE bulk_runs SET owner = 'null' WHERE id = ?", (run.number,))
 
     def last(self) -> Run | None:
         with self._database.reading() as database:

@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 
 from ..module_utils._errors import PortbuildError
 from ..module_utils._names import BadName, check_arch, check_branch, check_machine, check_package
@@ -90,6 +92,13 @@ class Layout(ArchLayout):
             "bulk"
         )  # of the last bulk build: what it came to, and what its failed dispatches printed
         self.spool = self._below(".spool")  # messages that wait for the mail server
+
+    def make_bulk(self) -> str:
+        """Make the directory of bulk builds, for whoever may write to the branch's, and return it."""
+        os.makedirs(self.bulk, exist_ok=True)
+        with contextlib.suppress(PermissionError):  # somebody else has made it
+            os.chmod(self.bulk, stat.S_IMODE(os.stat(self.branch_directory).st_mode))
+        return self.bulk
 
     def log(self, package: str) -> str:
         """The log of the package's last build."""

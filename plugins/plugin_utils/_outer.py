@@ -20,12 +20,12 @@ from ansible import constants
 from ansible import context as cli
 from ansible.inventory.manager import InventoryManager
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.vars import host_group_vars
 from ansible.utils.vars import load_extra_vars
 from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from ..module_utils._errors import PortbuildError
-from ..module_utils._files import write_atomic
 
 _MOST_FILES = 10000  # of one directory of an inventory that are watched
 
@@ -99,12 +99,9 @@ def _absolute(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
-def environment(directory: str) -> dict[str, str]:
-    """Return the environment for a run that mostly waits. Its configuration is written into the directory."""
-    path = os.path.join(directory, "ansible.cfg")
-    write_atomic(path, _configuration(), mode=0o600)
+def environment() -> dict[str, str]:
+    """Return the environment for a run that mostly waits, but for ANSIBLE_CONFIG: see configuration()."""
     return {
-        "ANSIBLE_CONFIG": path,
         "ANSIBLE_COLLECTIONS_PATH": os.pathsep.join(map(str, constants.COLLECTIONS_PATHS)),
         "ANSIBLE_HOST_KEY_CHECKING": str(constants.HOST_KEY_CHECKING),
         "ANSIBLE_LOCALHOST_WARNING": "False",
@@ -114,7 +111,7 @@ def environment(directory: str) -> dict[str, str]:
     }
 
 
-def _configuration() -> str:
+def configuration() -> str:
     """Return the configuration in force, and that whoever waits need not look around 1,000 times a second.
 
     That can only be said in a file: 3.3 percent of a core for each run that waits become 0.3.
@@ -178,7 +175,9 @@ class InventoryWatch:
         return before != self._seen
 
     def read(self) -> dict[str, t.Any]:
-        """Return C(groups) and C(hostvars) as they are now."""
+        """Return C(groups) and C(hostvars) as they are now; raises AnsibleError if they cannot be read."""
+        host_group_vars.NAK.clear()
+        host_group_vars.FOUND.clear()  # which files there are is asked once in the life of a process
         loader = DataLoader()
         loader.set_vault_secrets(self._loader._vault.secrets)
         inventory = InventoryManager(loader=loader, sources=self._sources)

@@ -50,7 +50,8 @@ class Plan:
     """What a bulk build is to do.
 
     C(why): by package, the codes of the reasons for building it. C(new): those that nobody knows how long they take.
-    C(named): the targets that were asked for one by one.
+    C(named): the targets that were asked for one by one. C(left_out): those of C(ignored) that somebody does not want
+    to be built, such as duds; the others cannot be.
     """
 
     graph: Graph
@@ -59,6 +60,7 @@ class Plan:
     named: frozenset[str]
     why: dict[str, tuple[str, ...]]
     ignored: dict[str, str]
+    left_out: frozenset[str]
     unknown: dict[str, str]
     seconds: list[float]
     new: frozenset[str]
@@ -144,6 +146,7 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
     graph = Graph((name, (*recipe.needs, *recipe.missing)) for name, recipe in recipes.items())
     ignored = {name: recipe.ignored for name, recipe in recipes.items() if recipe.ignored}
     ignored.update({name: held[name] for name in held if name in recipes})
+    left_out = frozenset(ignored)
     ignored = {**graph.reasons, **ignored}
     wanted = Wishes(context, recipes)
     own: dict[str, tuple[str, ...]] = {}
@@ -161,6 +164,7 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
         named=_named(targets.words, recipes),
         why=cascades(own, needs, t.cast(Mode, settings.rebuild)),
         ignored=ignored,
+        left_out=left_out,
         unknown={**targets.problems, **catalogue.unknown},
         seconds=graph.seconds(durations),
         new=frozenset(recipes.keys() - durations.keys()),

@@ -34,6 +34,7 @@ class Machine:
         self.tags: frozenset[str] = frozenset()
         self.present = False
         self.jobs: dict[int, int] = {}
+        self.others = 0  # jobs there that are none of this schedule's
         self.used = 0
         self.alone = False
         self.debits: set[int] = set()  # packages that it let down since one got through
@@ -48,7 +49,7 @@ class Machine:
     @property
     def idle(self) -> int:
         """How many slots are free."""
-        return 0 if self.alone else max(0, self.maxjobs - self.used)
+        return 0 if self.alone else max(0, self.maxjobs - self.others - self.used)
 
     def takes(self, slots: int) -> int:
         """Return how many of its slots that takes: what is heavier than the machine needs all of it."""
@@ -61,8 +62,8 @@ class Machine:
     def fits(self, need: Need) -> bool:
         """Say whether there is room now."""
         if need.alone:
-            return not self.jobs
-        return not self.alone and self.used + self.takes(need.slots) <= self.maxjobs
+            return not self.jobs and not self.others
+        return not self.alone and self.others + self.used + self.takes(need.slots) <= self.maxjobs
 
 
 class Pool:
@@ -85,6 +86,7 @@ class Pool:
             machine.rank = rank
         machine.tags = frozenset(tags)
         machine.maxjobs = max(0, maxjobs)
+        machine.others = 0
         machine.recount()
         machine.present = True
         machine.debits.clear()
@@ -97,10 +99,15 @@ class Pool:
         self.machine(name).present = False
         self._eligible.clear()
 
-    def changed(self, name: str, maxjobs: int) -> None:
-        """Run so many there at most, from the next one on."""
+    def changed(
+        self, name: str, maxjobs: int, others: int = 0, rank: int | None = None, tags: t.Iterable[str] | None = None
+    ) -> None:
+        """Run so many there at most, from the next one on, of which so many are others'."""
         machine = self.machine(name)
         machine.maxjobs = max(0, maxjobs)
+        machine.others = max(0, others)
+        machine.rank = machine.rank if rank is None else rank
+        machine.tags = machine.tags if tags is None else frozenset(tags)
         machine.recount()
         self._eligible.clear()
 
@@ -115,7 +122,7 @@ class Pool:
     @property
     def slots(self) -> int:
         """How many slots all machines have that take packages."""
-        return sum(machine.maxjobs for machine in self.machines.values() if machine.usable)
+        return sum(max(0, machine.maxjobs - machine.others) for machine in self.machines.values() if machine.usable)
 
     # -- choice --------------------------------------------------------------------------------------------------------
 
@@ -133,10 +140,11 @@ class Pool:
 
     def choose(self, need: Need, kept: t.Collection[str]) -> Machine | None:
         """Return the machine with the fewest jobs, among equals the first in rank, of those with room and not kept."""
-        best = None
+        best, fewest = None, 0
         for machine in self.eligible(need):
-            if machine.fits(need) and machine.name not in kept and (best is None or len(machine.jobs) < len(best.jobs)):
-                best = machine
+            jobs = len(machine.jobs) + machine.others
+            if machine.fits(need) and machine.name not in kept and (best is None or jobs < fewest):
+                best, fewest = machine, jobs
         return best
 
     def keep_for(self, need: Need, kept: t.Collection[str]) -> Machine | None:

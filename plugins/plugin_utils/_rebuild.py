@@ -126,7 +126,10 @@ def reasons(
 
 def _by_version(wanted: Ingredients, present: Present) -> list[str]:
     """Compare what a single dispatch has built: nobody noted what it was made of."""
-    if not wanted.version or not present.version or present.version.startswith(wanted.version):
+    if not wanted.version or not present.version:
+        return []
+    more = present.version.removeprefix(wanted.version)
+    if not more or (more != present.version and more[0] in "+~"):
         return []  # a suffix makes a rebuild newer than the archive's
     return [VERSION]
 

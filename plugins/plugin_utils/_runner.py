@@ -52,9 +52,11 @@ class RunnerOptions:
     """Its arguments: inventory, user, keys, vault and so on, as absolute paths."""
     extra_vars: dict[str, t.Any]
     environment: dict[str, str]
+    configuration: str
+    """The text of ansible.cfg."""
     cwd: str
     directory: str
-    """Where private directories are made, in C(runs/), and where what failures printed is kept."""
+    """Where private directories are made, in C(runs.UID/), and where what failures printed is kept."""
 
 
 class RunnerLauncher(Launcher):
@@ -67,10 +69,13 @@ class RunnerLauncher(Launcher):
         if Runner is None:
             raise NoRunner("The Python library ansible-runner is missing.", remedy="Install it, for example with pip.")
         self._options = options
-        runs = os.path.join(options.directory, "runs")
+        runs = os.path.join(options.directory, f"runs.{os.getuid()}")
         os.makedirs(runs, mode=0o700, exist_ok=True)
         remove_dead(runs)
         self._private, self._lock = make_directory(runs, "")
+        config = os.path.join(self._private, "ansible.cfg")
+        write_atomic(config, options.configuration, mode=0o600, durable=False)
+        self._environment = {**options.environment, "ANSIBLE_CONFIG": config}
         self._ended: queue.Queue[Ended] = queue.Queue()
         self._threads: set[threading.Thread] = set()
         self._closing = False
@@ -106,6 +111,8 @@ class RunnerLauncher(Launcher):
         outcome: dict[str, t.Any] = {}
         log = ""
         try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._log(launch.package))  # of an attempt before this one
             outcome = self._play(launch, directory)
             if outcome.get("outcome") != "built" and not self._closing:
                 log = self._keep(launch.package, directory)
@@ -122,13 +129,14 @@ class RunnerLauncher(Launcher):
     def _play(self, launch: Launch, directory: str) -> dict[str, t.Any]:
         os.makedirs(directory, mode=0o700)
         variables = os.path.join(directory, "variables.json")
-        write_atomic(variables, json.dumps({**self._options.extra_vars, **_variables(launch)}), mode=0o600)
+        content = json.dumps({**self._options.extra_vars, **_variables(launch)})
+        write_atomic(variables, content, mode=0o600, durable=False)
         config = RunnerConfig(
             private_data_dir=directory,
             project_dir=self._options.cwd,
             binary=self._options.command,
             cmdline=shlex.join([*self._options.arguments, "-e", f"@{variables}", PLAYBOOK]),
-            envvars=self._options.environment,
+            envvars=self._environment,
             ident="run",
             quiet=True,
             fact_cache_type="",
@@ -139,9 +147,12 @@ class RunnerLauncher(Launcher):
         Runner(config, event_handler=heard).run()
         return heard.outcome
 
+    def _log(self, package: str) -> str:
+        return os.path.join(self._options.directory, f"{package}.log")
+
     def _keep(self, package: str, directory: str) -> str:
         """Keep the end of what the dispatch has printed; return where."""
-        path = os.path.join(self._options.directory, f"{package}.log")
+        path = self._log(package)
         lines: list[str] = []
         for name in ("stdout", "stderr"):
             with contextlib.suppress(OSError):

@@ -319,6 +319,15 @@ class Schedule:
         self._delay(number, now + pause)
         return aside
 
+    def let_down_before(self, package: str, machines: c.Sequence[str]) -> None:
+        """Take it that these machines have let the package down before this schedule began."""
+        number = self.graph.find(package)
+        self._attempts[number] = len(machines)
+        need = self._need(number)
+        self._needs[number] = need._replace(avoid=need.avoid | frozenset(machines))
+        if self._states[number] is State.QUEUED and not self._waiting[number]:
+            self._enqueue(number)
+
     def postponed(self, package: str, now: float, pause: float, reason: str) -> None:
         """Take it that the package could not begin where it was sent, by nobody's fault: it is queued again after a pause."""
         number = self.graph.find(package)
@@ -363,17 +372,23 @@ class Schedule:
         """Start nothing there any more. What runs there is somebody's to report on."""
         self.pool.went(machine)
 
-    def machine_changed(self, machine: str, maxjobs: int) -> None:
-        """Run so many packages there at most, from the next one on."""
-        self.pool.changed(machine, maxjobs)
+    def machine_changed(
+        self, machine: str, maxjobs: int, others: int = 0, rank: int | None = None, tags: c.Iterable[str] | None = None
+    ) -> None:
+        """Run so many packages there at most, from the next one on, of which so many are others' jobs."""
+        self.pool.changed(machine, maxjobs, others, rank, tags)
 
     def stop(self) -> None:
         """Start nothing any more; what runs goes on to its end."""
         self._stopped = True
 
-    def give_up(self, reason: str) -> None:
-        """Take it that nothing will come for what is queued now: lost is what could have begun, the rest is skipped."""
-        for number in range(len(self.graph)):
+    def give_up(self, reason: str, packages: c.Iterable[str] | None = None) -> None:
+        """Take it that nothing will come for what is queued now, or for these packages of it.
+
+        Lost is what could have begun, what needs that is skipped.
+        """
+        numbers = range(len(self.graph)) if packages is None else map(self.graph.find, packages)
+        for number in numbers:
             if self._states[number] is State.QUEUED and not self._waiting[number]:
                 self._set(number, State.LOST, reason)
                 self._spoil(number)

@@ -51,6 +51,7 @@ class Build:
     content: bytes
     ended: bool = False
     dispatched: bool = True
+    recorded: bool = False
 
 
 class World(Launcher):
@@ -74,6 +75,7 @@ class World(Launcher):
         self.outcomes: dict[str, list[str]] = collections.defaultdict(list)  # how the next builds end; then success
         self.running: dict[str, Build] = {}
         self.offline: set[str] = set()
+        self.held: dict[str, str] = {}
         self.foreign: collections.Counter[str] = collections.Counter()
         self.began: collections.Counter[str] = collections.Counter()
         self.said: list[str] = []
@@ -132,6 +134,9 @@ class World(Launcher):
 
     all_leases = leases
 
+    def find(self, job: Job) -> Lease | None:
+        return next((lease for lease in self.leases() if lease.job == job), None)
+
     def judge(self, lease: Lease) -> str:
         return "alive" if self.running[lease.job.package].dispatched else "dead"
 
@@ -151,8 +156,11 @@ class World(Launcher):
         going = self.running.get(name)
         if going is not None:
             assert not going.dispatched, f"{name} is dispatched twice"
+            assert launch.machine == going.machine, f"{name} runs on {going.machine}: it would be begun anew elsewhere"
             going.dispatched = True
-            if going.ended:
+            if going.recorded:
+                self._release(name)
+            elif going.ended:
                 self._collect(name)
             return
         for needed in self.needs[name]:
@@ -179,28 +187,40 @@ class World(Launcher):
 
     def finish(self, name: str) -> None:
         """Let the build on the machine end; if a dispatch waits for it, it is brought home and recorded."""
+        if self.running[name].recorded and self.running[name].dispatched:
+            self._release(name)
+            return
         self.running[name].ended = True
         if self.running[name].dispatched:
             self._collect(name)
 
     def _collect(self, name: str) -> None:
-        going = self.running.pop(name)
-        outcome: dict[str, t.Any] = {
-            "outcome": going.outcome,
-            "machine": going.machine,
-            "reason": "",
-            "msg": f"{name}: {going.outcome}",
-        }
+        self.record(name)
+        self._release(name)
+
+    def record(self, name: str) -> None:
+        """Bring the build home."""
+        going = self.running[name]
+        going.recorded = True
         if going.outcome == "built":
             file = put(self.layout, f"{name}_1.0.deb", going.content)
             self.store.record(build(going.token, package=name, machine=going.machine, ended=self.time), [file])
         elif going.outcome == "failed":
             self.store.record(build(going.token, "failed", package=name, machine=going.machine, ended=self.time))
-        elif going.outcome == "infrastructure":
-            outcome.update(infrastructure=True, reason="lost", recorded=False)
-        else:  # a reason for a pause
-            outcome.update(outcome="error", reason=going.outcome)
-        self._reported.append(Ended(name, outcome, ""))
+
+    def _release(self, name: str) -> None:
+        going = self.running.pop(name)
+        told: dict[str, t.Any] = {"outcome": going.outcome, "machine": going.machine, "msg": f"{name}: {going.outcome}"}
+        if going.outcome == "infrastructure":
+            told.update(infrastructure=True, reason="lost", recorded=False)
+        elif going.outcome not in ("built", "failed", "held"):  # a reason for a pause
+            told.update(outcome="error", reason=going.outcome)
+        self._reported.append(Ended(name, told, ""))
+
+    def kill(self, name: str) -> None:
+        """The dispatch of one package dies; its build goes on."""
+        self.running[name].dispatched = False
+        self._reported.append(Ended(name, {}, ""))
 
     def die(self) -> None:
         """The bulk build and its dispatches die; nobody hears any more of what has just ended."""
@@ -213,7 +233,7 @@ class World(Launcher):
         """Start a bulk build, or go on with the one that died."""
         run = self.journal.begin({"targets": list(self.settings.targets)}, owner)
         rows = reconcile(t.cast("t.Any", self), self.journal, run)
-        plan = make_plan(t.cast("t.Any", self), read_targets(self.settings.targets), self.journal, {})
+        plan = make_plan(t.cast("t.Any", self), read_targets(self.settings.targets), self.journal, self.held)
         schedule = plan.schedule(Options(**options))
         reporter = Reporter(
             plan,
@@ -281,8 +301,9 @@ class Going(t.NamedTuple):
         while self.step(5.0):
             steps += 1
             assert steps < 2000, f"It does not end: {self.schedule.states()}"
-            if self.world.running:
-                self.world.finish(min(self.world.running))
+            waited_for = [name for name, build in self.world.running.items() if build.dispatched]
+            if waited_for:
+                self.world.finish(min(waited_for))
         return self.close()
 
     def close(self) -> dict[str, t.Any]:

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk import DispatchesDie
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk_commands import ask, NotDone, why
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._journal import Answer, BulkRuns, NoBulk, NotOurs
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
-from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._bulk_world import OUTER, World
+from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._bulk_world import Build, OUTER, World
 
 TREE = {"a": "", "b": "a", "c": "a", "d": "b c"}
 
@@ -112,6 +113,109 @@ def test_infrastructure_is_not_the_package_s_fault(world: World) -> None:
 def test_nobody_s_fault_is_no_attempt(world: World, reason: str) -> None:
     world.outcomes["a"] = [reason] * 20
     assert world.begin(attempts=2).to_the_end()["ok"]
+
+
+def test_a_dispatch_that_dies_alone_is_gone_on_with_where_it_was(world: World) -> None:
+    going = world.begin()
+    going.step()
+    world.kill("a")
+    for _second in range(8):
+        going.step()
+    assert world.running["a"].dispatched
+    assert going.to_the_end()["ok"]
+    assert world.began == dict.fromkeys("abcd", 1)
+
+
+def test_a_dispatch_that_dies_between_record_and_release_leaves_no_slot_taken(world: World) -> None:
+    world.machines = {"m": 1}
+    going = world.begin()
+    going.step()
+    world.record("a")
+    world.kill("a")
+    summary = going.to_the_end()
+    assert summary["ok"]
+    assert not world.running
+    world.digests["d"] = "another"
+    going = world.begin()
+    going.step()
+    world.record("d")
+    world.die()
+    assert world.begin().to_the_end()["ok"]
+    assert not world.running
+    assert world.began == {"a": 1, "b": 1, "c": 1, "d": 2}
+
+
+def test_dispatches_that_never_say_a_word_end_the_run(world: World) -> None:
+    going = world.begin()
+    with pytest.raises(DispatchesDie, match="11 dispatches in a row"):
+        for _second in range(400):
+            going.step()
+            for name in list(world.running):
+                world.kill(name)
+                del world.running[name]
+
+
+def test_what_somebody_else_builds_is_waited_for_and_taken(world: World) -> None:
+    world.token = 7
+    world.running["a"] = Build(7, "m2", "built", world.content("a"))
+    going = world.begin()
+    for _minute in range(600):
+        assert going.step(60.0)
+    world.finish("a")
+    world._reported.clear()  # nobody of ours waits for that one
+    assert going.to_the_end()["ok"]
+    assert world.began == dict.fromkeys("bcd", 1)
+
+
+def test_a_package_that_is_held_meanwhile_is_nobody_s_fault(world: World) -> None:
+    world.outcomes["b"] = ["held"]
+    summary = world.begin(debits=1).to_the_end()
+    assert [entry["package"] for entry in summary["failed"]] == ["b"]
+    assert not any("set aside" in line for line in world.said)
+
+
+def test_tags_that_no_machine_has(world: World) -> None:
+    world.variables["portbuild_package_settings"] = {"b": {"needs_tags": ["large"]}}
+    world.offline = {"m2"}
+    summary = world.begin().to_the_end()
+    assert summary["given_up"] == {"b": "No machine has the tags that it needs."}
+    assert summary["built"] == ["a", "c"]
+
+
+def test_attempts_are_not_forgotten(world: World) -> None:
+    world.outcomes["a"] = ["infrastructure"] * 9
+    for _time in range(3):
+        going = world.begin(attempts=3)
+        for _second in range(30):
+            going.step(5.0)
+            for name in list(world.running):
+                world.finish(name)
+            if world.began["a"] > _time:
+                going.step(0.1)
+                break
+        world.die()
+    assert world.began["a"] == 3
+    assert world.begin(attempts=3).to_the_end()["given_up"].keys() == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("tree", "held", "targets", "ok"),
+    [
+        ({"a": "nowhere", "x": "a"}, (), ["x"], False),
+        ({"a": "nowhere", "x": "a"}, (), ["all"], False),
+        ({"a": "", "x": "a"}, ("a",), ["all"], True),
+        ({"a": "", "x": "a"}, ("a",), ["x"], False),
+        ({"a": "", "x": "a"}, ("a",), ["a", "all"], False),
+    ],
+    ids=["missing", "missing-all", "held-all", "held-named", "held-itself"],
+)
+def test_all_is_well_only_if_all_was_built_that_was_to_be(
+    tmp_path: pathlib.Path, tree: dict[str, str], held: tuple[str, ...], targets: list[str], ok: bool
+) -> None:
+    world = World(tmp_path, tree, {"m": 1})
+    world.variables["portbuild_targets"] = targets
+    world.held = dict.fromkeys(held, "It is held.")
+    assert world.begin().to_the_end()["ok"] is ok
 
 
 def test_machines_go_and_come(world: World) -> None:
@@ -241,11 +345,18 @@ def test_whatever_dies_when_the_result_is_that_of_an_undisturbed_run(
         expected = undisturbed.begin().to_the_end()
         going = disturbed.begin()
         for _moment in range(data.draw(st.integers(0, 12), label="moments")):
-            what = data.draw(st.sampled_from(["step", "finish", "die"]), label="what")
+            what = data.draw(st.sampled_from(["step", "finish", "record", "kill", "die"]), label="what")
+            dispatched = sorted(name for name, build in disturbed.running.items() if build.dispatched)
             if what == "step":
                 going.step(data.draw(st.sampled_from([0.1, 3.0, 60.0])))
             elif what == "finish" and disturbed.running:
                 disturbed.finish(data.draw(st.sampled_from(sorted(disturbed.running))))
+            elif what == "record" and dispatched:
+                name = data.draw(st.sampled_from(dispatched))
+                if disturbed.running[name].outcome in ("built", "failed") and not disturbed.running[name].recorded:
+                    disturbed.record(name)
+            elif what == "kill" and dispatched:
+                disturbed.kill(data.draw(st.sampled_from(dispatched)))
             elif what == "die":
                 disturbed.die()
                 going = disturbed.begin()

@@ -18,6 +18,7 @@ from ansible.module_utils.common.collections import ImmutableDict
 from ansible.parsing.dataloader import DataLoader
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._outer import (
+    configuration,
     environment,
     InventoryWatch,
     NoPrompts,
@@ -78,11 +79,9 @@ def test_the_configuration_is_kept_and_its_paths_are_found_from_anywhere(
     )
     path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(constants, "CONFIG_FILE", str(path))
-    (tmp_path / "bulk").mkdir()
-    told = environment(str(tmp_path / "bulk"))
-    assert told["ANSIBLE_HOST_KEY_CHECKING"] == str(constants.HOST_KEY_CHECKING)
+    assert environment()["ANSIBLE_HOST_KEY_CHECKING"] == str(constants.HOST_KEY_CHECKING)
     written = configparser.RawConfigParser()
-    written.read(told["ANSIBLE_CONFIG"], encoding="utf-8")
+    written.read_string(configuration())
     assert dict(written["defaults"]) == {
         "roles_path": f"{tmp_path}/roles:/opt/roles",
         "log_path": f"{tmp_path}/log",
@@ -90,7 +89,6 @@ def test_the_configuration_is_kept_and_its_paths_are_found_from_anywhere(
         "internal_poll_interval": "0.05",
     }
     assert dict(written["ssh_connection"]) == {"pipelining": "True"}
-    assert os.stat(told["ANSIBLE_CONFIG"]).st_mode & 0o777 == 0o600
 
 
 def test_an_inventory_is_read_anew_when_it_has_changed(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
@@ -111,6 +109,7 @@ def test_an_inventory_is_read_anew_when_it_has_changed(monkeypatch: pytest.Monke
     assert watch.changed()
     (tmp_path / "host_vars" / "a2").write_text("portbuild_maxjobs: 3\n", encoding="utf-8")
     assert watch.changed()
+    assert watch.read()["hostvars"]["a2"]["portbuild_maxjobs"] == 3
 
 
 def test_the_command_is_beside_python() -> None:

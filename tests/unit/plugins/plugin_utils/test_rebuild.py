@@ -74,6 +74,7 @@ def test_what_a_single_dispatch_has_built_is_judged_by_version_and_time() -> Non
     assert reasons(WANTED, present(None), {"lib": LIB}) == ()
     assert reasons(WANTED, present(None, version="1.0+b1"), {}) == ()
     assert reasons(WANTED, present(None, version="0.9"), {}) == ("version",)
+    assert reasons(WANTED, present(None, version="1.01"), {}) == ("version",)
     assert reasons(WANTED, present(None), {"lib": LIB._replace(succeeded=200.0)}) == ("dependency",)
 
 
