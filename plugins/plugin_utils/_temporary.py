@@ -48,16 +48,24 @@ def lock_directory(path: str) -> int | None:
     return None
 
 
-def remove_dead(base: str) -> None:
-    """Remove what processes left that were killed."""
+def dead_directories(base: str) -> c.Iterator[str]:
+    """Yield the directories in C(base) of processes that were killed, each while nobody else can have it."""
     with contextlib.suppress(FileNotFoundError), os.scandir(base) as entries:
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
                 continue
             lock = lock_directory(entry.path)
             if lock is not None:
-                shutil.rmtree(entry.path, ignore_errors=True)  # what belongs to another user stays for that user
-                os.close(lock)
+                try:
+                    yield entry.path
+                finally:
+                    os.close(lock)
+
+
+def remove_dead(base: str) -> None:
+    """Remove what processes left that were killed."""
+    for path in dead_directories(base):
+        shutil.rmtree(path, ignore_errors=True)  # what belongs to another user stays for that user
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import Layout
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._pruning import DAY, find_old, remove_old
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._temporary import make_directory
 
 NOW = 1_800_000_000.0
 
@@ -69,3 +70,17 @@ def test_what_cannot_be_removed_is_named(layout: Layout) -> None:
     os.unlink(path)
     os.mkdir(path)
     assert path in remove_old(old)[0]
+
+
+def test_what_a_bulk_build_left_that_was_killed_goes(layout: Layout) -> None:
+    runs = pathlib.Path(layout.bulk, "runs.1000")
+    runs.mkdir(parents=True)
+    living, lock = make_directory(str(runs), "")
+    dead = runs / "dead"
+    (dead / "hello").mkdir(parents=True)
+    (dead / "hello" / "variables.json").write_text("{}", encoding="utf-8")
+    old = find_old(layout, log_days=0, workdir_days=0, now=NOW)
+    assert [entry.path for entry in old] == [str(dead)]
+    assert remove_old(old) == []
+    assert list(runs.iterdir()) == [pathlib.Path(living)]
+    os.close(lock)
