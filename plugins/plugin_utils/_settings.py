@@ -916,7 +916,8 @@ class Settings:
     slots: int = _setting(
         Int(1, 1000),
         1,
-        "How many slots of a machine the package takes in a bulk build; a whole machine if it has fewer.",
+        "How many slots of a machine the package takes in a bulk build; a whole machine if it has fewer. For everybody "
+        "else it is one job.",
         roles=(BULK,),
         per_package=True,
     )
