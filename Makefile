@@ -10,8 +10,8 @@
 
 help:
 	@echo 'make demo            build real packages in bulk on a cluster of two machines, and show what came of it'
-	@echo 'make test            unit tests on every Python, then everything against a cluster of three machines'
-	@echo 'make test-long       the tests that take minutes each'
+	@echo 'make test            unit tests on three Pythons, then everything against a cluster of three machines'
+	@echo 'make test-long       the tests that take minutes each, and the unit tests on the other Pythons'
 	@echo 'make lint            the quality gates'
 	@echo 'make format          format the Python files'
 	@echo 'make cluster         start three build machines on loopback addresses and print their inventory'

@@ -69,16 +69,19 @@ def newest() -> pythons.Python:
 
 
 def plan(found: t.Sequence[pythons.Python], *, long: bool) -> list[Run]:
-    """Return the runs, the quick ones first."""
+    """Return the runs, the quick ones first.
+
+    Each Python runs the quick unit tests: the oldest, the oldest with Ansible and the newest at once, those in between
+    with what takes minutes, which itself is tried on the oldest and the newest.
+    """
     speed = "slow" if long else "not slow"
-    runs = []
     controllers = [python for python in found if python.core]
-    for python in (found[0], found[-1]) if long else found:  # what takes minutes is tried on the oldest and the newest
-        kind = f"core {python.core}" if python.core else "what runs on clients"
-        path = UNIT if python.core else CLIENT_UNIT
-        inside = venvs.ensure(python)
-        runs.append(Run(f"unit tests, Python {python.name}, {kind}", inside, path, speed, 300))
     last, first = controllers[-1], controllers[0]
+    at_once = [python for python in found if python in (found[0], first, last)]
+    later = [python for python in found if python not in at_once]
+    runs = [_unit_tests(python, "not slow") for python in (later if long else at_once)]
+    if long:
+        runs += [_unit_tests(python, "slow") for python in (found[0], last)]
     newest_python = venvs.ensure(last)
     if os.geteuid() != 0:
         runs.append(Run("unit tests that need root", newest_python, UNIT, f"root and {speed}", 300, as_root=True))
@@ -86,6 +89,12 @@ def plan(found: t.Sequence[pythons.Python], *, long: bool) -> list[Run]:
     if first.core != last.core:
         runs.append(Run(f"cluster, core {first.core}", venvs.ensure(first), CLUSTER, f"core_matrix and {speed}", 1200))
     return runs
+
+
+def _unit_tests(python: pythons.Python, speed: str) -> Run:
+    kind = f"core {python.core}" if python.core else "what runs on clients"
+    path = UNIT if python.core else CLIENT_UNIT
+    return Run(f"unit tests, Python {python.name}, {kind}, {speed}", venvs.ensure(python), path, speed, 300)
 
 
 def carry_out(run: Run, number: int) -> tuple[int, Count]:
