@@ -2,7 +2,7 @@
 # GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The test suite: the unit tests on every Python, the cluster's on the newest ansible-core and the oldest."""
+"""The test suite: the unit tests on all Pythons, the cluster's on the newest ansible-core and the oldest."""
 
 from __future__ import annotations
 
