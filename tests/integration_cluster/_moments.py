@@ -405,7 +405,7 @@ class Case:
         """Fail unless no process, slot, chroot, mount or temporary file is left."""
         wait_for(lambda: not self.processes(), f"the end of the dispatches of {self.package}", 20)
         try:
-            wait_for(lambda: not any(map(strangers, self.farm.cluster.clients)), "the end of all modules", 30)
+            wait_for(lambda: not any(map(strangers, self.farm.cluster.clients)), "the end of all modules", 90)
         except AssertionError as error:
             raise AssertionError(f"{error}: {[strangers(client) for client in self.farm.cluster.clients]}") from None
         self.farm.assert_idle()
