@@ -726,10 +726,10 @@ class FileQueue(Queue):
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def id(self) -> str:
+    def id(self, *, make: bool = True) -> str:
         with self._read_books() as books:
             identity = books.identity()
-        if identity:
+        if identity or not make:
             return identity
         with self._write_books() as writer:
             return writer.identify()
