@@ -726,10 +726,10 @@ class FileQueue(Queue):
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def id(self, *, make: bool = True) -> str:
+    def id(self) -> str:
         with self._read_books() as books:
             identity = books.identity()
-        if identity or not make:
+        if identity:
             return identity
         with self._write_books() as writer:
             return writer.identify()
