@@ -317,6 +317,8 @@ class Bulk:
                 f"{self._silent} dispatches in a row have died before they said a word. {ended.log}".strip(),
                 remedy="See what they printed, put it right, and start the same bulk build again.",
             )
+        elif not outcome and (lease := self._left(name)) is not None:
+            self._attach(name, lease)
         elif what in ("failed", "dud", "held") or _is_its_own_fault(outcome):
             self._fail(name, message, ended.log)
         elif reason in PAUSES or what in ("stale", ""):
@@ -326,10 +328,14 @@ class Bulk:
 
     def _tidy_after(self, name: str, *, said: bool) -> None:
         """Clean up after a dispatch that died when all was recorded."""
-        if not said:
-            lease = self._context.queue.find(Job(self._context.settings.arch, self._context.settings.branch, name))
-            if lease is not None and self._is_left(lease):
-                self._tidy(lease)
+        lease = None if said else self._left(name)
+        if lease is not None:
+            self._tidy(lease)
+
+    def _left(self, name: str) -> Lease | None:
+        """Return what a dispatch that died has left of the package, if there is something to go on with."""
+        lease = self._context.queue.find(Job(self._context.settings.arch, self._context.settings.branch, name))
+        return lease if lease is not None and self._is_left(lease) else None
 
     def _close(self, name: str, build: BuildRecord, message: str = "", log: str = "") -> None:
         """Take it that this build is the package's."""
@@ -413,16 +419,9 @@ class Bulk:
             self._tell_room(machine, rank, room, why)
 
     def _takes_room(self, lease: Lease, running: c.Collection[str]) -> bool:
-        """Whether the lease has a slot that the schedule does not know of.
-
-        That of a dispatch which died goes to whoever needs it, unless the package is about to be gone on with there.
-        """
-        name = lease.job.package
-        if lease.job.branch != self._context.settings.branch or name not in self._schedule.graph:
-            return self._context.queue.judge(lease) == "alive"
-        if name in running:
-            return False
-        return self._schedule.state(name) is State.QUEUED or self._context.queue.judge(lease) == "alive"
+        """Whether the lease has a slot that the schedule does not know of. That of the dead goes to whoever needs it."""
+        ours = lease.job.branch == self._context.settings.branch and lease.job.package in running
+        return not ours and self._context.queue.judge(lease) == "alive"
 
     def _tell_room(self, machine: Slots, rank: int, room: tuple[int, int] | None, why: str) -> None:
         new, before = machine.name not in self._rooms, self._rooms.get(machine.name)
