@@ -24,7 +24,7 @@ from ._bulk_report import Reporter
 from ._context import StepContext
 from ._journal import Answer, Command, Journal, Row, Run
 from ._launcher import Ended, Launch, Launcher
-from ._plan import own_reasons, Plan, read_catalogue, Slots, Wishes
+from ._plan import Plan, read_catalogue, Slots
 from ._queue import CLAIMED, Lease
 from ._rebuild import depends_on_others, Ingredients
 from ._schedule import Dispatch, Schedule, State
@@ -141,7 +141,6 @@ class Bulk:
         self._reporter = reporter
         self._monotonic = monotonic
         self._now = now
-        self._wishes = Wishes(context, plan.recipes)
         self.rows = rows
         self._machines: dict[str, Slots] = {}
         self._rooms: dict[str, tuple[int, int] | None] = {}  # slots and others' jobs; None for one that takes no jobs
@@ -252,11 +251,10 @@ class Bulk:
         self._launcher.start(Launch(lease.job.package, lease.job.package, lease.machine, 1, []))
 
     def _wanted_again(self, name: str) -> bool:
-        settings = self._context.settings
-        return bool(own_reasons(self._wishes, self._plan.stock, name, settings))
+        return bool(self._plan.wishes.reasons(name, self._plan.stock))
 
     def _same_wish(self, name: str, row: Row) -> bool:
-        return Ingredients.from_dict(row.made_of) == self._wishes.ingredients(name, self._plan.stock)
+        return Ingredients.from_dict(row.made_of) == self._plan.wishes.ingredients(name, self._plan.stock)
 
     # -- beginning and ending of a package -----------------------------------------------------------------------------
 
@@ -267,7 +265,7 @@ class Bulk:
         if build is not None:  # somebody else was at it
             self._close(name, build)
             return
-        lease = self._context.queue.find(Job(self._context.settings.arch, self._context.settings.branch, name))
+        lease = self._lease(name)
         if lease is not None and self._is_left(lease):
             self._attach(name, lease)
             return
@@ -279,7 +277,7 @@ class Bulk:
         if row.since is None:  # else it has begun before, and what comes of that still counts
             row.since, row.made_of = self._context.queue.newest_token(), {}
         if not row.made_of:
-            row.made_of = self._wishes.ingredients(name, self._plan.stock).to_dict()
+            row.made_of = self._plan.wishes.ingredients(name, self._plan.stock).to_dict()
         self._launch(row, dispatch.machine, dispatch.make_slots)
         self._reporter.started(dispatch)
 
@@ -311,7 +309,8 @@ class Bulk:
         build = result_of(self._context, row) if what in ("built", "failed", "") else None
         if build is not None:
             self._close(name, build, message, ended.log)
-            self._tidy_after(name, said=bool(outcome))
+            if not outcome and (lease := self._left(name)) is not None:
+                self._tidy(lease)
         elif self._silent > MOST_SILENT:
             raise DispatchesDie(
                 f"{self._silent} dispatches in a row have died before they said a word. {ended.log}".strip(),
@@ -326,16 +325,14 @@ class Bulk:
         else:
             self._let_down(name, outcome, message, ended.log)
 
-    def _tidy_after(self, name: str, *, said: bool) -> None:
-        """Clean up after a dispatch that died when all was recorded."""
-        lease = None if said else self._left(name)
-        if lease is not None:
-            self._tidy(lease)
-
     def _left(self, name: str) -> Lease | None:
         """Return what a dispatch that died has left of the package, if there is something to go on with."""
-        lease = self._context.queue.find(Job(self._context.settings.arch, self._context.settings.branch, name))
+        lease = self._lease(name)
         return lease if lease is not None and self._is_left(lease) else None
+
+    def _lease(self, name: str) -> Lease | None:
+        settings = self._context.settings
+        return self._context.queue.find(Job(settings.arch, settings.branch, name))
 
     def _close(self, name: str, build: BuildRecord, message: str = "", log: str = "") -> None:
         """Take it that this build is the package's."""
@@ -344,10 +341,10 @@ class Bulk:
         if build.outcome != "success":
             self._fail(name, message or describe_failure(build), log)
             return
-        made_of = Ingredients.from_dict(row.made_of)
+        made_of = Ingredients.from_dict(row.made_of) if row.made_of else None
         package = self._context.store.package(name)
         if package is not None:
-            self._plan.stock.put(name, package, made_of if row.made_of else None)
+            self._plan.stock.put(name, package, made_of)
         note_made_of(self._journal, row, build)
         row.state, row.reason, row.since = State.BUILT.value, "", None
         self._journal.write(self._run, [row])

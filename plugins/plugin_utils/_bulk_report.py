@@ -148,7 +148,8 @@ class Reporter:
         def those(*states: State) -> list[str]:
             return [name for name in names if rows[name].state in {state.value for state in states}]
 
-        failed = sorted(those(State.FAILED), key=lambda name: (-self._schedule.blocks(name), name))
+        blocks = {name: self._schedule.blocks(name) for name in those(State.FAILED)}
+        failed = sorted(blocks, key=lambda name: (-blocks[name], name))
         lost = those(State.LOST)
         skipped = {name: self._schedule.reason(name) for name in those(State.SKIPPED)}
         excused = {name for name in skipped if self._culprit(name) in self._plan.left_out} - self._plan.named
@@ -171,7 +172,7 @@ class Reporter:
                 {
                     "package": name,
                     "reason": rows[name].reason,
-                    "blocks": self._schedule.blocks(name),
+                    "blocks": blocks[name],
                     "machine": rows[name].machine,
                 }
                 for name in failed

@@ -67,6 +67,7 @@ class Plan:
     limits: dict[str, Limits]
     problems: tuple[str, ...]
     stock: Stock
+    wishes: Wishes
     versions: dict[str, str]
 
     @property
@@ -74,11 +75,10 @@ class Plan:
         """The packages that are there and stay as they are."""
         return [name for name in self.graph.names if name not in self.why and name not in self.ignored]
 
-    def schedule(self, options: Options, fetched: c.Iterable[str] = ()) -> Schedule:
-        """Return a schedule that begins at the beginning, or where these packages are there already."""
-        there = {*self.current, *fetched} - self.ignored.keys()
+    def schedule(self, options: Options) -> Schedule:
+        """Return a schedule that begins at the beginning."""
         return Schedule(
-            self.graph, self.seconds, limits=self.limits, ignored=self.ignored, fetched=there, options=options
+            self.graph, self.seconds, limits=self.limits, ignored=self.ignored, fetched=self.current, options=options
         )
 
 
@@ -148,15 +148,15 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
     ignored.update({name: held[name] for name in held if name in recipes})
     left_out = frozenset(ignored)
     ignored = {**graph.reasons, **ignored}
-    wanted = Wishes(context, recipes)
+    wishes = Wishes(context, recipes)
     own: dict[str, tuple[str, ...]] = {}
     for number in graph.order:
         name = graph.names[number]
         if name not in ignored:
-            own[name] = own_reasons(wanted, stock, name, settings, forced=_is_forced(settings, catalogue, name))
+            own[name] = wishes.reasons(name, stock, forced=_is_forced(settings, catalogue, name))
     needs = {name: recipe.needs for name, recipe in recipes.items()}
     durations = store.durations()
-    limits = {name: limit for name in recipes if (limit := _limits(wanted.settings(name))) != Limits()}
+    limits = {name: limit for name in recipes if (limit := _limits(wishes.settings(name))) != Limits()}
     return Plan(
         graph=graph,
         recipes=recipes,
@@ -171,6 +171,7 @@ def make_plan(context: StepContext, targets: Targets, journal: Journal, held: c.
         limits=limits,
         problems=catalogue.problems,
         stock=stock,
+        wishes=wishes,
         versions=_versions(targets.words, catalogue),
     )
 
@@ -237,6 +238,19 @@ class Wishes:
             needs={needed: stock.content(needed) for needed in recipe.needs},
         )
 
+    def reasons(self, name: str, stock: Stock, *, forced: bool = False) -> tuple[str, ...]:
+        """Return the reasons for building the package, as far as what it needs is there."""
+        wanted = self.ingredients(name, stock)
+        others = {needed: present for needed in wanted.needs if (present := stock.get(needed)) is not None}
+        return reasons(
+            wanted,
+            stock.get(name),
+            others,
+            forced=forced,
+            mode=t.cast(Mode, self._settings.rebuild),
+            cascade=t.cast(Cascade, self._settings.cascade),
+        )
+
     def _options(self, settings: Settings) -> str:
         """Return the digest of the settings that change what comes out."""
         return _options_digest(
@@ -251,22 +265,6 @@ class Wishes:
 @functools.lru_cache(maxsize=1024)
 def _options_digest(*options: t.Any) -> str:
     return hashlib.sha256(json.dumps(options).encode()).hexdigest()
-
-
-def own_reasons(
-    wishes: Wishes, stock: Stock, name: str, settings: Settings, *, forced: bool = False
-) -> tuple[str, ...]:
-    """Return the reasons for building the package, as far as what it needs is there."""
-    wanted = wishes.ingredients(name, stock)
-    others = {needed: present for needed in wanted.needs if (present := stock.get(needed)) is not None}
-    return reasons(
-        wanted,
-        stock.get(name),
-        others,
-        forced=forced,
-        mode=t.cast(Mode, settings.rebuild),
-        cascade=t.cast(Cascade, settings.cascade),
-    )
 
 
 def _is_forced(settings: Settings, catalogue: Catalogue, name: str) -> bool:
