@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import time
 import typing as t
 
 from ansible.errors import AnsibleError
@@ -59,11 +60,15 @@ class ActionModule(StepAction):
         self, process: BulkProcess, watch: InventoryWatch, context: StepContext, machines: list[dict[str, t.Any]]
     ) -> dict[str, t.Any]:
         facts: dict[str, t.Any] | None = None
+        looked = time.monotonic()
         while (messages := process.messages(LISTEN)) is not None:
             for message in messages:
                 if "say" in message:
                     display.display(message["say"])
                 facts = message.get("facts", facts)
+            if time.monotonic() - looked < LISTEN:
+                continue  # a bulk build that says much must not have the inventory looked at each time
+            looked = time.monotonic()
             found = self._changed_machines(context, watch)
             if found and found != machines:
                 machines = found

@@ -33,7 +33,7 @@ from ._context import StepContext
 from ._database import StoreError
 from ._journal import NotOurs, Run, SqliteJournal
 from ._owner import Owner
-from ._plan import make_plan, Plan, plan_lines, predict, Slots
+from ._plan import make_plan, Plan, plan_lines, predict, Prediction, Slots
 from ._queue import QueueError
 from ._runner import forget_logs, RunnerLauncher, RunnerOptions
 from ._schedule import Options
@@ -129,7 +129,7 @@ def _run(said: dict[str, t.Any], talk: _Talk) -> dict[str, t.Any]:
     journal = SqliteJournal(context.layout.database)
     if said["check"]:
         plan = make_plan(context, targets, journal, said["held"])
-        return _predicted(plan, settings, machines, talk)
+        return _predicted(plan, _tell_plan(plan, settings, machines, talk))
     owner = Owner.from_dict(said["owner"])
     if owner is None:
         raise PortbuildError("The bulk build does not know who it belongs to.")
@@ -142,10 +142,14 @@ def _run(said: dict[str, t.Any], talk: _Talk) -> dict[str, t.Any]:
     return _build(context, plan, run, journal, rows, said, talk)
 
 
-def _predicted(plan: Plan, settings: Settings, machines: list[Slots], talk: _Talk) -> dict[str, t.Any]:
+def _tell_plan(plan: Plan, settings: Settings, machines: list[Slots], talk: _Talk) -> Prediction:
     prediction = predict(plan, machines, schedule_options(settings))
     for line in (*plan.problems, *plan_lines(plan, prediction, machines, settings.plan_lines)):
         talk.say(line)
+    return prediction
+
+
+def _predicted(plan: Plan, prediction: Prediction) -> dict[str, t.Any]:
     return {
         "changed": bool(plan.why),
         "plan": {name: list(codes) for name, codes in plan.why.items()},
@@ -168,11 +172,8 @@ def _build(
     talk: _Talk,
 ) -> dict[str, t.Any]:
     settings, machines = context.settings, _machines(said)
-    options = schedule_options(settings)
-    prediction = predict(plan, machines, options)
-    for line in (*plan.problems, *plan_lines(plan, prediction, machines, settings.plan_lines)):
-        talk.say(line)
-    schedule = plan.schedule(options)
+    prediction = _tell_plan(plan, settings, machines, talk)
+    schedule = plan.schedule(schedule_options(settings))
     launcher = RunnerLauncher(RunnerOptions(**said["runner"], directory=context.layout.bulk))
     reporter = Reporter(plan, schedule, talk.say, interval=settings.progress_interval, directory=context.layout.bulk)
     bulk = Bulk(context, plan, run, journal, launcher, schedule, reporter, rows)

@@ -171,13 +171,7 @@ class Database:
                     os.fchmod(descriptor, mode)
                 finally:
                     os.close(descriptor)
-        database = self._connect(self.path)
-        try:
-            self._migrate(database)
-        except BaseException:
-            database.close()
-            raise
-        return database
+        return self._migrated(self._connect(self.path))
 
     def _existing(self) -> sqlite3.Connection:
         try:
@@ -190,6 +184,10 @@ class Database:
             return self._create()
         else:
             database = self._connect(f"file:{urllib.parse.quote(os.path.abspath(self.path))}?mode=ro", uri=True)
+        return self._migrated(database)
+
+    def _migrated(self, database: sqlite3.Connection) -> sqlite3.Connection:
+        """Return the database with its schema up to date; close it if that cannot be."""
         try:
             self._migrate(database)
         except BaseException:
