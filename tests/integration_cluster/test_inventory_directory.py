@@ -144,7 +144,7 @@ def test_machines_answer_ad_hoc(directory_farm: DirectoryFarm) -> None:
         assert len(told["load"]) == 3
         assert told["cores"] > 0
         assert abs(told["clock_offset"]) < 5
-        assert [base["sha256"] for base in told["bases"]] == [bindist_sha256(directory_farm)]
+        assert bindist_sha256(directory_farm) in [base["sha256"] for base in told["bases"]]
 
 
 def facts(ended: Ended, host: str) -> t.Any:
