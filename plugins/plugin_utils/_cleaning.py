@@ -45,7 +45,7 @@ def clean_machine(
         "cleanup",
         {
             "scratchdir": settings.scratchdir,
-            "queue": queue.id(),
+            "queue": queue.id(make=not step.check_mode),
             "token": newest,
             "owned": [dict(lease.job._asdict()) for lease in owned],
             **current_tarballs(context, needed_only=False)._asdict(),

@@ -41,7 +41,7 @@ def find_abandoned(
     """Return the abandoned jobs of the machine: dead owners' leases, held ones, and results without a lease."""
     queue, branch = context.queue, context.settings.branch
     facts = step.remote("machine_info", {"scratchdir": context.settings.scratchdir}, task_vars, machine=machine)
-    queue_id = queue.id()
+    queue_id = queue.id(make=not step.check_mode)
     ours = [
         (Job.checked(*(entry.get(name) for name in Job._fields)), entry)
         for entry in (*facts["jobs"], *facts["chroots"])

@@ -417,8 +417,8 @@ class Queue(abc.ABC):
         """
 
     @abc.abstractmethod
-    def id(self) -> str:
-        """Return the identity of this queue, in which tokens rise. Makes one if there is none."""
+    def id(self, *, make: bool = True) -> str:
+        """Return the identity of this queue, in which tokens rise. Makes one if there is none, or returns nothing."""
 
     @abc.abstractmethod
     def newest_token(self) -> int:

@@ -726,10 +726,12 @@ class FileQueue(Queue):
 
     # -- looking -----------------------------------------------------------------------------------------------
 
-    def id(self) -> str:
+    def id(self, *, make: bool = True) -> str:
         with self._read_books() as books:
             identity = books.identity()
-        if identity:
+            if not identity:
+                os.stat(self._paths.directory)  # one that is not set up yet is no queue at all
+        if identity or not make:
             return identity
         with self._write_books() as writer:
             return writer.identify()

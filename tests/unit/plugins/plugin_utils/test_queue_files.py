@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -671,6 +672,15 @@ def test_files_grant_the_group_nothing_more(yard: Yard) -> None:
 
 
 # -- tokens and identity -----------------------------------------------------------------------------------------
+
+
+def test_looking_makes_no_identity(yard: Yard) -> None:
+    assert yard.queue.id(make=False) == ""
+    assert not list(yard.directory.rglob("id"))
+    assert yard.queue.id() == yard.queue.id(make=False) != ""
+    shutil.rmtree(yard.directory)
+    with pytest.raises(NoMachine, match="does not exist"):
+        yard.queue.id(make=False)
 
 
 def test_tokens_rise_whatever_gets_lost(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
