@@ -6,7 +6,7 @@
 # on Debian 12 or newer, as root or as a user with sudo that asks for no password.
 
 .PHONY: help demo test test-long lint format cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule \
-    bench-index bench-classify clean check-freebsd
+    bench-index bench-classify soak clean check-freebsd
 
 help:
 	@echo 'make demo            build real packages in bulk on a cluster of two machines, and show what came of it'
@@ -22,11 +22,12 @@ help:
 	@echo 'make bench-schedule  what the order of a schedule is worth, and what a decision costs'
 	@echo 'make bench-index     what it costs to learn what a whole tree can build'
 	@echo 'make bench-classify  how often the class of a failure is told rightly, and what it costs'
+	@echo 'make soak            break a cluster at random for PORTBUILD_SOAK_MINUTES, at least 200 times, and look what is left'
 	@echo 'make check-freebsd   the acceptance on a FreeBSD host: HOST=NAME [INVENTORY=PATH ...], see docs/freebsd.md'
 	@echo 'make clean           stop the cluster and remove everything that these targets made'
 
 demo test test-long lint format cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule bench-index \
-    bench-classify clean:
+    bench-classify soak clean:
 	@sh tests/tools/make.sh $@
 
 # BSD make hands variables of its command line to other makes, not to scripts.

@@ -178,7 +178,7 @@ class Bulk:
     def use(self, machines: c.Sequence[Slots]) -> None:
         """Use these machines from now on, as far as the queue says that they take jobs. Best first."""
         for name in self._machines.keys() - {machine.name for machine in machines}:
-            self._schedule.machine_went(name)
+            self._schedule.machine_went(name, "it is not in the inventory any more")
             self._reporter.say(f"Machine {name} is not in the inventory any more: it gets no further packages.")
             del self._rooms[name]
         self._machines = {machine.name: machine for machine in machines}
@@ -424,8 +424,9 @@ class Bulk:
         new, before = machine.name not in self._rooms, self._rooms.get(machine.name)
         self._rooms[machine.name] = room
         if room is None:
+            self._schedule.machine_changed(machine.name, machine.maxjobs, 0, rank, machine.tags)
+            self._schedule.machine_went(machine.name, why)
             if new or before is not None:
-                self._schedule.machine_went(machine.name)
                 self._reporter.say(f"Machine {machine.name} takes no packages: {why}.")
             return
         if before is None:

@@ -33,6 +33,7 @@ class Machine:
         self.rank = 0
         self.tags: frozenset[str] = frozenset()
         self.present = False
+        self.absence = ""  # why it is not there
         self.jobs: dict[int, int] = {}
         self.others = 0  # jobs there that are none of this schedule's
         self.used = 0
@@ -44,7 +45,18 @@ class Machine:
     @property
     def usable(self) -> bool:
         """Whether it takes packages."""
-        return self.present and self.maxjobs > 0 and self.back_at is None
+        return not self.obstacle
+
+    @property
+    def obstacle(self) -> str:
+        """Return why it takes no packages; empty when it does."""
+        if not self.present:
+            return self.absence or "it is not there"
+        if self.maxjobs <= 0:
+            return "it has no slots"
+        if self.back_at is not None:
+            return f"it is set aside for a while, after it has let {len(self.debits)} packages in a row down"
+        return ""
 
     @property
     def idle(self) -> int:
@@ -94,9 +106,10 @@ class Pool:
         machine.back_at = None
         self._eligible.clear()
 
-    def went(self, name: str) -> None:
+    def went(self, name: str, why: str = "") -> None:
         """Take nothing there any more; what runs there runs until somebody says otherwise."""
-        self.machine(name).present = False
+        machine = self.machine(name)
+        machine.present, machine.absence = False, why
         self._eligible.clear()
 
     def changed(
@@ -137,6 +150,11 @@ class Pool:
             found = [machine for machine in usable if machine.name not in need.avoid] or usable
             self._eligible[need] = found
         return found
+
+    def obstacles(self, need: Need) -> list[str]:
+        """Return for each machine that could take such a package why it takes none now, best first."""
+        tagged = sorted((m for m in self.machines.values() if need.tags <= m.tags), key=lambda m: (m.rank, m.name))
+        return [f"{machine.name}: {machine.obstacle}" for machine in tagged if machine.obstacle]
 
     def choose(self, need: Need, kept: t.Collection[str]) -> Machine | None:
         """Return the machine with the fewest jobs, among equals the first in rank, of those with room and not kept."""

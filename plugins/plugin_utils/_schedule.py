@@ -233,11 +233,18 @@ class Schedule:
             spoilt = self._attempts.get(number, 0)
             gone = f": {spoilt} of {self.options.attempts} attempts are gone" if spoilt else ""
             return f"{self._reasons[number]} It is tried again soon{gone}."
-        need = self._need(number)
+        return "Nothing is started any more." if self._stopped else self._why_no_machine(self._need(number))
+
+    def _why_no_machine(self, need: Need) -> str:
         if not self.pool.eligible(need):
             tags = f" with {', '.join(sorted(need.tags))}" if need.tags else ""
-            return f"No machine{tags} takes packages."
-        return "The schedule is stopped." if self._stopped else "It waits for a slot."
+            obstacles = "; ".join(self.pool.obstacles(need))
+            return f"No machine{tags} takes packages{f' ({obstacles})' if obstacles else ''}."
+        if need.alone:
+            return "It waits for a machine on which nothing else runs."
+        if need.slots > 1:
+            return f"It waits for {need.slots} slots on one machine."
+        return "It waits for a slot." if self.pool.slots else "It waits for a slot: others use all of them."
 
     @property
     def finished(self) -> bool:
@@ -368,9 +375,9 @@ class Schedule:
         """Use the machine from now on, with a clean record."""
         self.pool.came(machine, maxjobs, rank, tags)
 
-    def machine_went(self, machine: str) -> None:
-        """Start nothing there any more. What runs there is somebody's to report on."""
-        self.pool.went(machine)
+    def machine_went(self, machine: str, why: str = "") -> None:
+        """Start nothing there any more. What runs there is somebody's to report on. C(why) is for people."""
+        self.pool.went(machine, why)
 
     def machine_changed(
         self, machine: str, maxjobs: int, others: int = 0, rank: int | None = None, tags: c.Iterable[str] | None = None

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pathlib
@@ -19,7 +18,8 @@ import typing as t
 import pytest
 
 from ansible_collections.portbuild.cluster.tests.cluster import Cluster
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running, wait_for
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, wait_for
+from ansible_collections.portbuild.cluster.tests.integration_cluster._killing import children, command_line, kill
 from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
     closed_gates,
     let_all_end,
@@ -45,50 +45,6 @@ def debs(farm: Farm, names: t.Iterable[str]) -> dict[str, str]:
     """Return the SHA-256 of what there is of each package."""
     paths = {name: farm.packages / f"{name}_1.0_all.deb" for name in names}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in paths.items() if path.exists()}
-
-
-def children(pid: int) -> set[int]:
-    """Return the process and all below it."""
-    found, left = {pid}, [pid]
-    while left:
-        parent = left.pop()
-        for path in pathlib.Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                more = {int(word) for word in path.read_text(encoding="ascii").split()} - found
-            except OSError:
-                continue
-            found |= more
-            left += more
-    return found
-
-
-def kill(running: Running, whom: str) -> None:
-    """Kill ansible-playbook alone, the process of the bulk build alone, or everything at once.
-
-    Or one dispatch alone, and the rest a moment later.
-    """
-    pids = children(running.pid)
-    if whom == "dispatch":
-        for pid in sorted(pid for pid in pids if b"portbuild.cluster.dispatch" in command_line(pid))[:1]:
-            os.kill(pid, signal.SIGKILL)
-        time.sleep(3.0)
-        whom = "main"
-    bulks = {pid for pid in pids if b"_bulk_child" in command_line(pid)}
-    if whom == "main" or (whom == "child" and not bulks):
-        running.kill()
-        return
-    for pid in bulks if whom == "child" else pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    running.end(120)
-
-
-def command_line(pid: int) -> bytes:
-    """Return the words of the process; none when it has gone."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
 
 
 def run_and_kill(farm: Farm, tree: pathlib.Path, kills: int, seed: int) -> None:
@@ -172,6 +128,28 @@ def _runs(farm: Farm) -> bool:
     except AssertionError:
         return True
     return False
+
+
+def test_cleanup_while_it_runs(idle: Farm, tmp_path: pathlib.Path) -> None:
+    """What runs, and what a dispatch that was killed has left for the run to go on with, stays what it is."""
+    names = [f"pbc-{number}" for number in range(4)]
+    tree = make_tree(tmp_path, dict.fromkeys(names, ""), gates=names)
+    running = start_bulk(idle, tree)
+    try:
+        gates = wait_for_gates(idle.cluster, 4, [running])
+        foreseen = idle.play("cleanup", "--check").ok()
+        assert "changed=0" in foreseen.output
+        for _number in range(2):
+            idle.play("cleanup").ok()
+        dispatches = [pid for pid in children(running.pid) if b"portbuild.cluster.dispatch" in command_line(pid)]
+        os.kill(min(dispatches), signal.SIGKILL)
+        idle.play("cleanup").ok()
+        assert closed_gates(idle.cluster) == gates
+        open_gates(idle.cluster)
+        assert "4 built" in running.end().ok().output
+    finally:
+        let_all_end(idle.cluster, [running])
+    assert times_built(idle, names) == dict.fromkeys(names, 1)
 
 
 def test_machines_grow_and_go_and_come_back(idle: Farm, tmp_path: pathlib.Path) -> None:

@@ -63,6 +63,7 @@ TARGETS: dict[str, t.Callable[[], int]] = {
     "bench-classify": lambda: in_environment("-m", "bench.classify", *sys.argv[2:], programs={}, root=False),
     "bench-schedule": lambda: in_environment("-m", "bench.schedule", *sys.argv[2:], programs={}, root=False),
     "bench-index": lambda: in_environment("-m", "bench.index", *sys.argv[2:], programs={}, root=False),
+    "soak": lambda: in_environment("-m", "soak", programs=host.FOR_CLUSTER),
     "check-freebsd": lambda: in_environment("-m", "freebsd", programs=host.FOR_CHECK, root=False),
     "clean": clean,
 }

@@ -242,7 +242,22 @@ def test_stop_lets_what_runs_end() -> None:
     schedule.built("a")
     assert schedule.decide(0) == []
     assert schedule.finished
-    assert schedule.why("b") == "The schedule is stopped."
+    assert schedule.why("b") == "Nothing is started any more."
+
+
+def test_why_no_machine_takes_it() -> None:
+    limits = {"a": Limits(tags=frozenset({"big"})), "c": Limits(slots=2), "d": Limits(alone=True)}
+    schedule = make({"a": "", "b": "", "c": "", "d": ""}, {"m": 2}, limits=limits)
+    schedule.machine_changed("n", 4, tags=["big"])
+    schedule.machine_went("n", "new disks")
+    assert schedule.why("a") == "No machine with big takes packages (n: new disks)."
+    assert schedule.why("b") == "It waits for a slot."
+    assert schedule.why("c") == "It waits for 2 slots on one machine."
+    assert schedule.why("d") == "It waits for a machine on which nothing else runs."
+    schedule.machine_changed("m", 2, others=2)
+    assert schedule.why("b") == "It waits for a slot: others use all of them."
+    schedule.machine_changed("m", 0)
+    assert schedule.why("b") == "No machine takes packages (m: it has no slots; n: new disks)."
 
 
 def test_nobody_takes_it() -> None:
