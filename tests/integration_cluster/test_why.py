@@ -146,14 +146,14 @@ def test_each_reason_for_building_anew(idle: Farm, tmp_path: pathlib.Path) -> No
     with (tree / "pbr-recipe" / "debian" / "rules").open("a", encoding="utf-8") as rules:
         rules.write("# changed\n")
     tree.joinpath("pbr-needs", "debian", "control").write_text(control("pbr-needs", ["pbr-same"]), encoding="utf-8")
-    options = {"package_settings": {"pbr-options": {"build_options": ["nocheck"]}}}
+    options = {"pbr-options": {"build_options": ["nocheck"]}}
 
-    assert reasons(bulk(idle, tree, "--check", **options).ok().output) == REBUILT
+    assert reasons(bulk(idle, tree, "--check", package_settings=options).ok().output) == REBUILT
     forced = reasons(bulk(idle, tree, "--check", targets=["pbr-same"], rebuild="targets").ok().output)
     assert forced == {"pbr-same": "it was asked for"}
-    bulk(idle, tree, **options).ok()
+    bulk(idle, tree, package_settings=options).ok()
     assert "It was to be built because its version has changed." in why(idle, "pbr-version")
-    assert reasons(bulk(idle, tree, "--check", **options).ok().output) == {}
+    assert reasons(bulk(idle, tree, "--check", package_settings=options).ok().output) == {}
 
 
 def test_a_new_bindist_is_a_reason(idle: Farm, tmp_path: pathlib.Path) -> None:

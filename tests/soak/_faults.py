@@ -24,7 +24,10 @@ Heal = t.Callable[[], object]
 
 
 class Hurt(t.NamedTuple):
-    """What a fault did, what it keeps from being hurt meanwhile, and how long until it is healed, if it must be."""
+    """What a fault did, what it keeps from being hurt meanwhile, and how long until it is healed, if it must be.
+
+    What could not be healed says False, and is tried again.
+    """
 
     text: str
     part: str = ""
@@ -180,7 +183,11 @@ def cut_ssh(ground: Ground) -> Hurt | None:
 def kill_a_supervisor(ground: Ground) -> Hurt | None:
     """Kill one of the processes that watch builds."""
     client = ground.client()
-    found = [process for process in client.processes() if "portbuild-supervisor" in process.argv] if client else []
+    found = (
+        [process for process in client.processes() if "portbuild-supervisor" in " ".join(process.argv)]
+        if client
+        else []
+    )
     if client is None or not found:
         return None
     process = ground.rng.choice(found)
@@ -216,9 +223,9 @@ def drain(ground: Ground) -> Hurt | None:
     )
 
 
-def undrain(farm: Farm, client: Client) -> None:
-    """Bring the machine back."""
-    farm.play("undrain", machine=client.name)
+def undrain(farm: Farm, client: Client) -> bool:
+    """Bring the machine back; say whether that worked."""
+    return farm.play("undrain", machine=client.name).status == 0
 
 
 FAULTS: dict[t.Callable[[Ground], Hurt | None], int] = {

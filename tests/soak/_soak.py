@@ -104,9 +104,12 @@ class Soak:
 
     def is_complete(self) -> bool:
         """Whether the round has come to its end as it should."""
-        return all((self.farm.packages / f"{name}_1.{self.round}_all.deb").exists() for name in GOOD) and (
-            [entry["package"] for entry in summary(self.farm)["failed"]] == [BAD]
-        )
+        try:
+            failed = [entry["package"] for entry in summary(self.farm)["failed"]]
+        except FileNotFoundError:
+            return False
+        there = [(self.farm.packages / f"{name}_1.{self.round}_all.deb").exists() for name in GOOD]
+        return all(there) and failed == [BAD]
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
@@ -127,9 +130,11 @@ class Soak:
         for when, hurt in list(self.healing):
             if all_of_it or when <= time.monotonic():
                 assert hurt.heal is not None
-                hurt.heal()
                 self.healing.remove((when, hurt))
-                self.ground.hurt.remove(hurt.part)
+                if hurt.heal() is False and not all_of_it:
+                    self.healing.append((time.monotonic() + 2, hurt))
+                else:
+                    self.ground.hurt.remove(hurt.part)
 
     def look(self) -> None:
         """Fail if a machine has more builds than it may."""
@@ -165,6 +170,7 @@ class Soak:
         for running in self.ground.running.values():
             running.end(SETTLED)
         self.ground.running.clear()
+        bulk(self.farm, self.tree)
         while not self.is_complete():
             assert time.monotonic() < end, "the tree was not complete in time"
             bulk(self.farm, self.tree)
