@@ -10,7 +10,7 @@
 
 help:
 	@echo 'make demo            build real packages in bulk on a cluster of two machines, and show what came of it'
-	@echo 'make test            unit tests on three Pythons, then everything against a cluster of three machines'
+	@echo 'make test            unit tests on two Pythons, then everything against a cluster of three machines'
 	@echo 'make test-long       the tests that take minutes each, and the unit tests on the other Pythons'
 	@echo 'make lint            the quality gates'
 	@echo 'make format          format the Python files'

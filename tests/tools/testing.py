@@ -71,13 +71,13 @@ def newest() -> pythons.Python:
 def plan(found: t.Sequence[pythons.Python], *, long: bool) -> list[Run]:
     """Return the runs, the quick ones first.
 
-    Each Python runs the quick unit tests: the oldest, the oldest with Ansible and the newest at once, those in between
-    with what takes minutes, which itself is tried on the oldest and the newest.
+    Each Python runs the quick unit tests: the oldest and the newest at once, those in between with what takes minutes,
+    which itself is tried on the oldest and the newest.
     """
     speed = "slow" if long else "not slow"
     controllers = [python for python in found if python.core]
     last, first = controllers[-1], controllers[0]
-    at_once = [python for python in found if python in (found[0], first, last)]
+    at_once = [python for python in found if python in (found[0], last)]
     later = [python for python in found if python not in at_once]
     runs = [_unit_tests(python, "not slow") for python in (later if long else at_once)]
     if long:
