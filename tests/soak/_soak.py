@@ -154,7 +154,7 @@ class Soak:
                 self.keep_going()
                 self.look()
                 self.hurt()
-                time.sleep(self.ground.rng.expovariate(1 / 1.5))
+                time.sleep(self.ground.rng.expovariate(1 / 2.5))
         finally:
             self.heal(all_of_it=True)
         self.tell(f"{self.counts.total()} faults, {self.round} rounds; now everything is left in peace")
