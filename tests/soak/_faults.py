@@ -50,9 +50,9 @@ class Ground:
         return self.hurt.isdisjoint(parts)
 
     def client(self) -> Client | None:
-        """Return one of the clients to which nothing has happened that is not healed."""
+        """Return one of the clients to which nothing has happened that is not healed; one stays whole at all times."""
         clients = [client for client in self.farm.cluster.clients if self.whole(client.name)]
-        return self.rng.choice(clients) if clients else None
+        return self.rng.choice(clients) if len(clients) > 1 else None
 
 
 # -- the controller's processes ----------------------------------------------------------------------------------------
@@ -229,17 +229,17 @@ def undrain(farm: Farm, client: Client) -> bool:
 
 
 FAULTS: dict[t.Callable[[Ground], Hurt | None], int] = {
-    kill_bulk: 4,
-    kill_a_process: 6,
+    kill_bulk: 2,
+    kill_a_process: 4,
     end_bulk: 1,
     run_beside: 3,
     hold_the_lock: 1,
     lock_the_database: 1,
     fill_the_controller: 1,
     save_half_the_inventory: 1,
-    reboot: 3,
-    freeze: 2,
-    cut_ssh: 3,
+    reboot: 2,
+    freeze: 1,
+    cut_ssh: 2,
     kill_a_supervisor: 3,
     fill_a_disk: 1,
     drain: 1,
