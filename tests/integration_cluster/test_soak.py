@@ -23,6 +23,9 @@ def test_whatever_happens_the_results_are_those_of_an_undisturbed_run(tmp_path: 
         provide_bindist(farm)
         farm.play("setup", timeout=600).ok()
         soak = Soak(cluster, farm, tmp_path, seed, print)
-        soak.run(45, 15)
-        soak.settle()
-        soak.verify()
+        try:
+            soak.run(45, 15)
+            soak.settle()
+            soak.verify()
+        finally:
+            soak.close()

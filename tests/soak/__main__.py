@@ -31,9 +31,12 @@ def main() -> int:
         farm = Farm(cluster, DIRECTORY / "controller" / "root")
         prepare(farm, CHECKOUT / ".cache" / "bindist" / farm.branch)
         soak = Soak(cluster, farm, DIRECTORY, seed, lambda text: print(text, flush=True))
-        soak.run(60 * minutes, faults)
-        soak.settle()
-        soak.verify()
+        try:
+            soak.run(60 * minutes, faults)
+            soak.settle()
+            soak.verify()
+        finally:
+            soak.close()
     counts = ", ".join(f"{name} {count}" for name, count in sorted(soak.counts.items()))
     print(f"{soak.counts.total()} faults ({counts}), {soak.round} rounds: as an undisturbed run, and nothing is left.")
     shutil.rmtree(DIRECTORY)

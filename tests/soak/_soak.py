@@ -16,6 +16,7 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.tests.cluster import Client, ClientSpec, Cluster
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, Running
+from ansible_collections.portbuild.cluster.tests.integration_cluster._killing import kill
 from ansible_collections.portbuild.cluster.tests.integration_cluster._tree import (
     assert_nothing_runs,
     bulk,
@@ -158,6 +159,12 @@ class Soak:
         finally:
             self.heal(all_of_it=True)
         self.tell(f"{self.counts.total()} faults, {self.round} rounds; now everything is left in peace")
+
+    def close(self) -> None:
+        """Leave nothing running, however the soak has ended."""
+        for running in self.ground.running.values():
+            if running.process.poll() is None:
+                kill(running, "everything")
 
     # -- afterwards ----------------------------------------------------------------------------------------------------
 
