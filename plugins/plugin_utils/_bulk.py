@@ -437,17 +437,13 @@ class Bulk:
 
     def _give_up_what_nobody_takes(self) -> None:
         """Give up what no machine takes, not even one that is away now."""
+        tags = [frozenset(machine.tags) for machine in self._machines.values()]
+        for name, limit in self._plan.limits.items():
+            if tags and self._schedule.ready(name) and not any(limit.tags <= found for found in tags):
+                wanted = ", ".join(sorted(limit.tags))
+                self._schedule.give_up(f"No machine has all tags that it needs: {wanted}.", [name])
         if self._rooms and all(room is not None and room[0] > room[1] for room in self._rooms.values()):
             self._schedule.give_up("No machine takes it.")
-            return
-        hopeless = [
-            name
-            for name, limit in self._plan.limits.items()
-            if self._schedule.ready(name)
-            and not any(limit.tags <= frozenset(machine.tags) for machine in self._machines.values())
-        ]
-        if self._machines:
-            self._schedule.give_up("No machine has the tags that it needs.", hopeless)
 
     def _obey(self, command: Command) -> Answer:
         try:

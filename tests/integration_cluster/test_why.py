@@ -55,7 +55,8 @@ def why(farm: Farm, package: str) -> str:
 def waiting(farm: Farm) -> dict[str, str]:
     """Return what the playbook status says of what waits."""
     output = farm.play("status", ask_machines=False).ok().output
-    return dict(re.findall(r'^ +"?(pbw-\S+) +(\S.*?)"?,?$', output, re.MULTILINE))
+    section = output.partition('"Waiting:",')[2].partition('"",')[0]
+    return dict(re.findall(r'^ +"(pbw-\S+) +(\S.*?)",?$', section, re.MULTILINE))
 
 
 def test_each_reason_for_waiting(idle: Farm, tmp_path: pathlib.Path) -> None:
@@ -77,7 +78,7 @@ def test_each_reason_for_waiting(idle: Farm, tmp_path: pathlib.Path) -> None:
         idle.play("undrain", machine="client3").ok()
         while running.process.poll() is None:
             open_gates(idle.cluster)
-        running.end().fails("failed: pbw-0", "given up: pbw-nowhere: No machine has the tags that it needs.")
+        running.end().fails("failed: pbw-0", "given up: pbw-nowhere: No machine has all tags that it needs: large.")
         for package in ("pbw-third", "pbw-own", "pbw-heavy", "pbw-e", "pbw-a-after"):
             assert idle.builds(package)[-1]["outcome"] == "success"
     finally:

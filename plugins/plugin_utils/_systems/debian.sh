@@ -51,14 +51,17 @@ update_lists() {
 # Its line comes first: packages of the same version, relations and size are one for apt, whatever their content, and the
 # file is taken from the source that it has read first.
 offer() {
-    [ -s "$2/Packages" ] || return 0
+    [ -s "$2/Packages" ] && [ ! -e "$state/$1.list" ] || return 0
     printf 'deb [trusted=yes] file:%s ./\n' "$2" > "$state/$1.list"
     cat "$state/$1.list" /etc/apt/sources.list > "$state/sources.list"
     cat "$state/sources.list" > /etc/apt/sources.list
     printf 'Package: *\nPin: release o=%s\nPin-Priority: %s\n' "$1" "$3" > "/etc/apt/preferences.d/$1"
-    apt-get -qq --no-list-cleanup -o Dir::Etc::SourceParts=- -o "Dir::Etc::SourceList=$state/$1.list" update ||
-        soft "The index of $2 cannot be read."
+    # Without making apt's cache, which would hold nothing else: the next command makes one of all lists.
+    apt-get -qq --no-list-cleanup -o pkgCacheFile::Generate=false -o Dir::Etc::SourceParts=- \
+        -o "Dir::Etc::SourceList=$state/$1.list" update || soft "The index of $2 cannot be read."
 }
+
+offer_ours() { offer portbuild "$pb/repo" 1001; }
 
 # Append to the list of wanted files what apt would download: plan APT-GET-ARGUMENT...
 # A line of the list: URI, file name, SHA-256.
@@ -72,24 +75,11 @@ plan() {
     ! grep "^'" "$state/uris" | grep -v ' SHA256:[0-9a-f]*$' || soft 'apt does not tell the SHA-256 of these files.'
 }
 
-# Every wanted file of the archive is in the machine's cache.
-all_here() {
-    while read -r uri _ sum; do
-        case $uri in
-            file:*) ;;
-            *) [ -e "$pb/archives/$sum" ] || return 1 ;;
-        esac
-    done < "$state/wanted"
-}
-
 # Plan with the lists that the base brought along; ask the archive for newer ones only where they do not do, as that
 # takes longer than the rest: resolve FUNCTION, which calls plan.
 resolve() {
     : > "$state/wanted"
-    if "$1" > "$state/said" && { [ -e "$state/updated" ] || all_here; }; then
-        return 0
-    fi
-    renew "$1"
+    "$1" > "$state/said" || renew "$1"
 }
 
 # Plan with the archive's newest lists; fails where these were used already: renew FUNCTION
@@ -116,7 +106,8 @@ ask_for_ours() {
 }
 
 # Get the archive's files that this machine does not have yet; each is named by its SHA-256, which apt has verified.
-# download [FUNCTION]: what planned them, if that was done with the lists of the base: what these name may have vanished.
+# download FUNCTION: what planned them. What the lists of the base name may have vanished from the archive; then it plans
+# anew with the newest.
 download() {
     sort -u "$state/wanted" | grep -v '^file:' > "$state/fetch" || return 0
     rm -rf "$out/archives" # may be what a build left there
@@ -128,11 +119,9 @@ download() {
     if [ -s "$state/arguments" ]; then
         say "$(grep -c '^SHA256:' "$state/arguments") files to download."
         xargs -n 300 /usr/lib/apt/apt-helper -q download-file < "$state/arguments" || {
-            if [ $# = 0 ] || [ -e "$state/updated" ]; then
-                soft 'A file of the archive could not be downloaded.'
-            fi
+            [ ! -e "$state/updated" ] || soft 'A file of the archive could not be downloaded.'
             renew "$1" || soft 'What the lists of the base name is not in the archive any more.'
-            download
+            download "$1"
             return
         }
         mv "$out/archives/new/"* "$out/archives/"
@@ -173,9 +162,8 @@ plan_source() { plan --only-source source -- "$PB_PACKAGE${PB_VERSION:+=$PB_VERS
 # The source, downloaded along the archive's chain of signatures.
 step_fetch() {
     install -d -o "$PB_BUILD_USER" "$distfiles"
-    : > "$state/wanted"
-    plan_source > "$state/said" || renew plan_source ||
-        fail "The archive has no source package $PB_PACKAGE${PB_VERSION:+ $PB_VERSION}."
+    offer_ours # before apt makes its cache: once is enough
+    resolve plan_source || fail "The archive has no source package $PB_PACKAGE${PB_VERSION:+ $PB_VERSION}."
     download plan_source
     while read -r _ name sum; do
         cp "$(located "$sum")" "$distfiles/$name"
@@ -235,7 +223,7 @@ plan_depends() {
 }
 
 step_depends_download() {
-    offer portbuild "$pb/repo" 1001
+    offer_ours
     replaced > "$state/replaced"
     cd "$source"
     # shellcheck disable=SC2046 # one option or none
@@ -245,8 +233,8 @@ step_depends_download() {
     fi
     resolve plan_depends || fail 'The build dependencies cannot be satisfied.'
     : > "$state/depends"
+    download plan_depends
     ask_for_ours
-    download
 }
 
 step_depends_install() {
@@ -380,15 +368,15 @@ step_check_download() {
         return
     fi
     printf '%s' "$relations" > "$state/relations"
-    offer portbuild "$pb/repo" 1001
+    offer_ours
     offer_siblings "$relations"
     if ! resolve plan_relations; then
         report uninstallable "$(tr -s '\n' ' ' < "$state/errors" | cut -c 1-500)"
         : > "$state/uninstallable"
         return
     fi
+    download plan_relations
     ask_for_ours
-    download
 }
 
 step_check_run() {

@@ -178,7 +178,7 @@ def test_tags_that_no_machine_has(world: World) -> None:
     world.variables["portbuild_package_settings"] = {"b": {"needs_tags": ["large"]}}
     world.offline = {"m2"}
     summary = world.begin().to_the_end()
-    assert summary["given_up"] == {"b": "No machine has the tags that it needs."}
+    assert summary["given_up"] == {"b": "No machine has all tags that it needs: large."}
     assert summary["built"] == ["a", "c"]
 
 
