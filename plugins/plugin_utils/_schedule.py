@@ -232,7 +232,7 @@ class Schedule:
         if any((delayed, version) == (number, self._versions[number]) for _time, delayed, version in self._delayed):
             spoilt = self._attempts.get(number, 0)
             gone = f": {spoilt} of {self.options.attempts} attempts are gone" if spoilt else ""
-            return f"{self._reasons[number]} It is tried again soon{gone}."
+            return f"It is tried again soon{gone}. {self._reasons[number]}"
         return "Nothing is started any more." if self._stopped else self._why_no_machine(self._need(number))
 
     def _why_no_machine(self, need: Need) -> str:

@@ -40,7 +40,7 @@ WAITING = {
     "pbw-third": "No machine with third takes packages (client3: new disks).",
 }
 NOT_WAITING = {
-    "pbw-0": "It failed on ",
+    "pbw-0": "pbw-0 is failed. pbw-0 1.0 failed on client",
     "pbw-0-after": "pbw-0-after is skipped. pbw-0 is failed.",
     "pbw-c": "It runs on client",
     "pbw-held": "pbw-held is ignored. pbw-held is held by",

@@ -153,7 +153,7 @@ def test_infrastructure_does_not_count_and_goes_elsewhere_later() -> None:
     assert not schedule.infrastructure_failed("a", 100, "The disk is full.")
     assert schedule.state("b") is State.QUEUED
     assert schedule.decide(100) == []
-    assert schedule.why("a") == "The disk is full. It is tried again soon: 1 of 5 attempts are gone."
+    assert schedule.why("a") == "It is tried again soon: 1 of 5 attempts are gone. The disk is full."
     assert schedule.wake_at() == 110
     assert schedule.decide(110) == [Dispatch("a", "n", 1, 1, 2)]
     schedule.infrastructure_failed("a", 200)
@@ -167,7 +167,7 @@ def test_postponed_is_no_attempt_and_no_debit() -> None:
         assert placed(schedule.decide(time)) == ["a@m"]
         schedule.postponed("a", time, 5.0, "Its slot is taken.")
         assert schedule.decide(time + 4) == []
-        assert schedule.why("a") == "Its slot is taken. It is tried again soon."
+        assert schedule.why("a") == "It is tried again soon. Its slot is taken."
     with pytest.raises(BadEvent, match="postponed"):
         schedule.postponed("a", 11.0, 5.0, "")
 
