@@ -27,6 +27,10 @@ _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.:_,~-]*")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _FILE = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9+._,~@=:%-]*")
 
+# The chroot backends of all operating systems. Which of them there are on a machine is in _backends_linux.py and
+# _backends_freebsd.py; documentation and argument specs list them all.
+BACKENDS = ("overlay", "zfs", "tmpfs", "directory")
+
 MAX_PACKAGE = 200  # leaves room for a suffix below NAME_MAX (255)
 MAX_WORD = 64
 MAX_FILE = 240

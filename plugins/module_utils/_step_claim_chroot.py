@@ -19,7 +19,7 @@ from ._bases import BaseMissing, note_use, TREES
 from ._chroots import Chroot, ChrootStore
 from ._machine import memory
 from ._modules import ClientStep, LEASE_ARGUMENT, lease_job, SCRATCH_ARGUMENT
-from ._names import check_sha256, Job
+from ._names import BACKENDS, check_sha256, Job
 from ._trash import empty_trash
 
 _NAME: dict[str, t.Any] = {"type": "str", "required": True}
@@ -28,7 +28,7 @@ _ARGUMENTS: dict[str, t.Any] = {
     "lease": LEASE_ARGUMENT,
     "scratchdir": SCRATCH_ARGUMENT,
     "maxjobs": {"type": "int", "default": 1},
-    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"], "default": "auto"},
+    "backend": {"type": "str", "choices": ["auto", *BACKENDS], "default": "auto"},
     "base": {"type": "str", "required": True},
     "tree": {"type": "str"},
     "client_user": {"type": "str", "default": "root"},

@@ -41,7 +41,7 @@ options:
       - V(auto) takes the best one that works on the machine, which is found out by trying.
         It never takes V(tmpfs), which needs memory for all that a build writes.
     type: str
-    choices: [auto, overlay, directory, tmpfs, zfs]
+    choices: [auto, overlay, zfs, tmpfs, directory]
     default: auto
   base:
     description: The SHA-256 of the bindist to make the chroot from.

@@ -38,7 +38,7 @@ options:
   backend:
     description: The chroot backend that is wanted.
     type: str
-    choices: [auto, overlay, directory, tmpfs, zfs]
+    choices: [auto, overlay, zfs, tmpfs, directory]
   bases:
     description: The SHA-256 of each bindist that must be on the machine.
     type: list
@@ -233,13 +233,13 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._machine import MIN_FREE, survey, Wishes
 from ..module_utils._modules import failing_properly, SCRATCH_ARGUMENT
-from ..module_utils._names import check_sha256
+from ..module_utils._names import BACKENDS, check_sha256
 
 ARGUMENTS: dict[str, t.Any] = {
     "scratchdir": SCRATCH_ARGUMENT,
     "maxjobs": {"type": "int"},
     "client_user": {"type": "str"},
-    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"]},
+    "backend": {"type": "str", "choices": ["auto", *BACKENDS]},
     "bases": {"type": "list", "elements": "str", "default": []},
     "trees": {"type": "list", "elements": "str", "default": []},
     "min_free": {"type": "int", "default": MIN_FREE},

@@ -60,7 +60,7 @@ options:
   backend:
     description: How chroots are made. One that cannot be used is an error.
     type: str
-    choices: [auto, overlay, directory, tmpfs, zfs]
+    choices: [auto, overlay, zfs, tmpfs, directory]
     default: auto
   base:
     description: The SHA-256 of the bindist to have.
@@ -128,7 +128,7 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 
 from ..module_utils._modules import failing_properly, SCRATCH_ARGUMENT
-from ..module_utils._names import check_sha256
+from ..module_utils._names import BACKENDS, check_sha256
 from ..module_utils._prepare import Plan, prepare
 
 ARGUMENTS: dict[str, t.Any] = {
@@ -145,7 +145,7 @@ ARGUMENTS: dict[str, t.Any] = {
         },
     },
     "maxjobs": {"type": "int", "default": 1},
-    "backend": {"type": "str", "choices": ["auto", "overlay", "directory", "tmpfs", "zfs"], "default": "auto"},
+    "backend": {"type": "str", "choices": ["auto", *BACKENDS], "default": "auto"},
     "base": {"type": "str"},
     "tree": {"type": "str"},
 }

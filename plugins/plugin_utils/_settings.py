@@ -25,8 +25,17 @@ import shlex
 import typing as t
 
 from ..module_utils._errors import PortbuildError
-from ..module_utils._names import BadName, check_arch, check_branch, check_machine, check_package, check_version
+from ..module_utils._names import (
+    BACKENDS,
+    BadName,
+    check_arch,
+    check_branch,
+    check_machine,
+    check_package,
+    check_version,
+)
 from ._conf import ArchConfig, check_system, Conf, Problem
+from ._systems import system_names
 
 PREFIX = "portbuild_"
 PACKAGE_SETTINGS = PREFIX + "package_settings"
@@ -134,6 +143,17 @@ class Choice(Kind):
 
     def plain(self, value: t.Any) -> str:
         return self.parse(value)
+
+
+class System(Kind):
+    """A package system that there is a driver for. Argument specs do not list them: a driver may be added."""
+
+    expected = "the name of a package system: " + ", ".join(system_names())
+
+    def parse(self, value: t.Any) -> str:
+        if not isinstance(value, str) or value.strip() not in system_names():
+            raise ValueError
+        return value.strip()
 
 
 class Bool(Kind):
@@ -442,7 +462,7 @@ class Settings:
         conf=(),
     )
     system: str = _setting(
-        Choice("ports", "debian"),
+        System(),
         "ports",
         "The package system: V(ports) for the FreeBSD ports collection, V(debian) for Debian source packages.",
         "It is recorded in C(portbuild.conf) of the architecture by the first setup; another one is refused from then on.",
@@ -546,7 +566,7 @@ class Settings:
         scope="machine",
     )
     chroot_backend: str = _setting(
-        Choice("auto", "overlay", "zfs", "tmpfs", "directory"),
+        Choice("auto", *BACKENDS),
         "auto",
         "How chroots are made on the machine. V(auto) takes the best that works there, which is found out by trying.",
         "V(overlay) is for Linux, V(zfs) for FreeBSD.",

@@ -16,6 +16,12 @@ from ansible_collections.portbuild.cluster.tests.integration_cluster._farm impor
 def another(farm: Farm, root: pathlib.Path, **variables: t.Any) -> Farm:
     """Return a controller that has the branch's bindist. Keyword arguments are portbuild_ variables without prefix."""
     new = Farm(farm.cluster, root, variables={f"portbuild_{name}": value for name, value in variables.items()})
+    copy_bindist(farm, new)
+    return new
+
+
+def copy_bindist(farm: Farm, new: Farm) -> None:
+    """Give the branch of a controller the bindist of another's."""
     for path in (farm.branch_directory / "tarballs").iterdir():
         if path.is_dir():  # the one in which a tarball arrived
             continue
@@ -25,4 +31,3 @@ def another(farm: Farm, root: pathlib.Path, **variables: t.Any) -> Farm:
             copy.hardlink_to(path)  # 200 MB that nothing changes in place
         except OSError:
             shutil.copy2(path, copy)
-    return new
