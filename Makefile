@@ -5,7 +5,7 @@
 # For GNU make and BSD make. Each target is one call of a script; needs git, make and Python 3.11 or newer with venv,
 # on Debian 12 or newer, as root or as a user with sudo that asks for no password.
 
-.PHONY: help demo test test-long lint format cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule \
+.PHONY: help demo test test-long lint format docs cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule \
     bench-index bench-classify soak clean check-freebsd
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo 'make test-long       the tests that take minutes each, and the unit tests on the other Pythons'
 	@echo 'make lint            the quality gates'
 	@echo 'make format          format the Python files'
+	@echo 'make docs            the guides and the reference in HTML, in .cache/docs/html'
 	@echo 'make cluster         start three build machines on loopback addresses and print their inventory'
 	@echo 'make cluster-stop    stop them, leaving nothing behind'
 	@echo 'make bench           all benchmarks'
@@ -26,7 +27,7 @@ help:
 	@echo 'make check-freebsd   the acceptance on a FreeBSD host: HOST=NAME [INVENTORY=PATH ...], see docs/freebsd.md'
 	@echo 'make clean           stop the cluster and remove everything that these targets made'
 
-demo test test-long lint format cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule bench-index \
+demo test test-long lint format docs cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule bench-index \
     bench-classify soak clean:
 	@sh tests/tools/make.sh $@
 

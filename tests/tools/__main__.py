@@ -12,7 +12,7 @@ import subprocess
 import sys
 import typing as t
 
-from . import host, linting, testing, venvs
+from . import docs, host, linting, testing, venvs
 from .project import CACHE, CHECKOUT, CLUSTER, environment, link_collection, say, ToolError, VENVS
 
 
@@ -55,6 +55,7 @@ TARGETS: dict[str, t.Callable[[], int]] = {
     "test-long": lambda: testing.test(long=True),
     "lint": lambda: linting.lint(sys.argv[2:]),
     "format": linting.reformat,
+    "docs": docs.docs,
     "cluster": cluster,
     "cluster-stop": cluster_stop,
     "bench": lambda: in_environment("-m", "bench", programs=host.FOR_BENCH),

@@ -12,7 +12,7 @@ import subprocess
 import time
 import typing as t
 
-from . import host, sanity, testing, venvs
+from . import docs, host, sanity, testing, venvs
 from .project import CACHE, CHECKOUT, environment, link_collection, say, ToolError
 from .pythons import Python
 
@@ -65,6 +65,7 @@ def gates() -> dict[str, t.Callable[[], int]]:
         "ansible-lint": lambda: run([str(tools / "ansible-lint"), "--offline", "--strict"], variables),
     }
     found.update({session: functools.partial(nox, lint, session, variables) for session in SESSIONS})
+    found["docs"] = docs.docs
     # The sanity tests import on the controller's Python; the clients' older ones get at least to read everything.
     found.update({f"compile-{python.name}": functools.partial(read_all, python) for python in pythons})
     found.update({f"sanity-{python.core}": functools.partial(sanity.sanity, python) for python in controllers})

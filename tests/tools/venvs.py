@@ -29,13 +29,13 @@ def requirement_texts(path: pathlib.Path) -> list[str]:
 
 
 def ensure(python: Python, purpose: str = "") -> pathlib.Path:
-    """Return the Python of the environment for tests on this Python, or for the purpose C(lint).
+    """Return the Python of the environment for tests on this Python, or for a purpose: C(lint), C(docs).
 
     An environment without its stamp was interrupted while it was made; it is thrown away, as is one made of
     something else.
     """
-    if purpose == "lint":
-        name, requirements = "lint", CHECKOUT / "tests" / "requirements-lint.txt"
+    if purpose:
+        name, requirements = purpose, CHECKOUT / "tests" / f"requirements-{purpose}.txt"
     elif python.core:
         name, requirements = f"{python.name}-core{python.core}", CHECKOUT / "tests" / "requirements.txt"
     else:
