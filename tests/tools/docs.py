@@ -22,7 +22,12 @@ SOURCE, HTML = DOCS / "source", DOCS / "html"
 #: What people read at GitHub too, in its places: the pages name each other by relative paths.
 PAGES = ("README.md", "docs", "LICENSES")
 REFERENCE = "reference"
-#: A role of ansible-core's documentation that the reference names, and where it is.
+#: What the reference names of ansible-core's documentation: pages by their labels, and its plugins.
+CORE_PAGES = {
+    "action_plugins": ("plugins/action.html", "Action plugins"),
+    "ansible_configuration_settings": ("reference_appendices/config.html", "Ansible Configuration Settings"),
+    "common_return_values": ("reference_appendices/common_return_values.html", "Return Values"),
+}
 _CORE = re.compile(r"ansible_collections\.ansible\.builtin\.(\w+)_(module|lookup|become|inventory|filter|test)\b")
 
 
@@ -84,8 +89,12 @@ def playbooks(directory: pathlib.Path) -> str:
 
 
 def inventory(plugins: t.Iterable[tuple[str | t.Any, ...]]) -> bytes:
-    """Return an inventory for intersphinx of these plugins of ansible-core, by name and kind."""
+    """Return an inventory for intersphinx of these plugins of ansible-core, by name and kind, and of its pages."""
     lines = [
+        f"{label} std:label -1 {page}#{label.replace('_', '-')} {title}\n"
+        for label, (page, title) in CORE_PAGES.items()
+    ]
+    lines += [
         f"ansible_collections.ansible.builtin.{name}_{kind} std:label -1 "
         f"collections/ansible/builtin/{name}_{kind}.html ansible.builtin.{name}\n"
         for name, kind in sorted(plugins)

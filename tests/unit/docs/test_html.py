@@ -36,4 +36,4 @@ def test_the_inventory_names_pages_of_ansible_core() -> None:
     head, _newline, body = docs.inventory([("sudo", "become")]).partition(b"zlib.\n")
     assert head.startswith(b"# Sphinx inventory version 2\n")
     line = b"ansible_collections.ansible.builtin.sudo_become std:label -1 collections/ansible/builtin/sudo_become.html"
-    assert zlib.decompress(body).startswith(line)
+    assert line in zlib.decompress(body)
