@@ -464,7 +464,8 @@ class Settings:
     system: str = _setting(
         System(),
         "ports",
-        "The package system: V(ports) for the FreeBSD ports collection, V(debian) for Debian source packages.",
+        "The package system: V(ports) for the FreeBSD ports collection, V(debian) for Debian source packages, or another "
+        "one that there is a driver for.",
         "It is recorded in C(portbuild.conf) of the architecture by the first setup; another one is refused from then on.",
         roles=(DISPATCH, SETUP, BINDIST, INDEX),
         scope="controller",
