@@ -22,6 +22,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._doctor import C
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._looking import current_tarballs, look, wishes
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import given_client_user, SETTINGS
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import MachineUnreachable, StepAction
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._systems import get_system, system_names
 
 Facts = dict[str, t.Any]
 Examined = tuple[StepContext | None, list[Finding]]
@@ -98,8 +99,7 @@ class ActionModule(StepAction):
 
     def _controller(self, task_vars: Facts) -> list[Finding]:
         context, findings = self._context(CONTROLLER, task_vars, None)
-        system = "ports" if context is None else context.settings.system
-        findings += _doctor.versions(_programs(system))
+        findings += _doctor.versions(_programs("" if context is None else context.settings.system))
         if context is None:
             return findings
         inventory = inventory_machines(task_vars)
@@ -120,7 +120,11 @@ def _programs(system: str) -> list[_doctor.Program]:
         _doctor.Program("ansible-core", ansible_version, "2.19"),
         _doctor.Program("Python", platform.python_version(), "3.11"),
         _doctor.Program("ansible-runner", _installed("ansible-runner"), "2.4.0", needed=False),
-        _doctor.Program("python-debian", _installed("python-debian"), "0.1.49", needed=system == "debian"),
+        *(
+            _doctor.Program(library, _installed(library), oldest, needed=name == system)
+            for name in system_names()
+            for library, oldest in get_system(name).libraries.items()
+        ),
     ]
 
 

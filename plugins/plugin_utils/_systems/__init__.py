@@ -208,6 +208,8 @@ class PackageSystem(abc.ABC):
     """Whether it builds from a tree of recipes, which every machine must have."""
     index_job: t.ClassVar[str] = ""
     """The package whose build makes the branch's INDEX; empty for a system without one."""
+    libraries: t.ClassVar[t.Mapping[str, str]] = {}
+    """The Python distributions that it needs on the controller, each with the oldest version that will do."""
 
     @abc.abstractmethod
     def check_name(self, name: t.Any) -> str:

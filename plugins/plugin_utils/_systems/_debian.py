@@ -60,6 +60,7 @@ class Debian(PackageSystem):
 
     name = "debian"
     package_suffixes = (".deb", ".udeb", ".ddeb")
+    libraries: t.ClassVar[t.Mapping[str, str]] = {"python-debian": "0.1.49"}
 
     def check_name(self, name: t.Any) -> str:
         """Return the name of a source package, or raise BadName."""
