@@ -19,6 +19,7 @@ import dataclasses
 import difflib
 import fnmatch
 import functools
+import json
 import posixpath
 import re
 import shlex
@@ -254,7 +255,7 @@ class Size(_Quantity):
 
 
 class Words(Kind):
-    """A list of words; a string is split at commas and blanks."""
+    """A list of words; a string is split at commas, blanks and ends of lines."""
 
     ansible = "list"
     elements = "str"
@@ -265,7 +266,7 @@ class Words(Kind):
 
     def parse(self, value: t.Any) -> tuple[str, ...]:
         if isinstance(value, str):
-            value = re.split(r"[,\s]+", value.strip(" \t,")) if value.strip(" \t,") else []
+            value = re.sub(r"[,\s]+", " ", value).split()
         if not isinstance(value, (list, tuple)):
             raise ValueError
         words = tuple(str(word).strip() if isinstance(word, (str, int, float)) else "" for word in value)
@@ -292,6 +293,18 @@ class SudoCommand(Kind):
         return " ".join(words)
 
 
+def _mapping(value: t.Any) -> c.Mapping[t.Any, t.Any]:
+    """Return the dictionary, or what a text holds in JSON: C(-e name=value) and surveys know nothing but text."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except RecursionError:
+            raise ValueError("It is nested too deep.") from None
+    if not isinstance(value, c.Mapping):
+        raise ValueError
+    return value
+
+
 MAIL_EVENTS = ("failure", "fetch_problem", "plist", "broken_built", "builds_again")
 
 
@@ -305,9 +318,10 @@ class Recipients(Kind):
         self._addresses = addresses
 
     def parse(self, value: t.Any) -> dict[str, tuple[str, ...]]:
-        if not isinstance(value, c.Mapping) or not set(value) <= set(MAIL_EVENTS):
+        by_event = _mapping(value)
+        if not set(by_event) <= set(MAIL_EVENTS):
             raise ValueError
-        return {str(event): self._addresses.parse(whom) for event, whom in value.items()}
+        return {str(event): self._addresses.parse(whom) for event, whom in by_event.items()}
 
 
 class PackageSettings(Kind):
@@ -317,10 +331,8 @@ class PackageSettings(Kind):
     expected = "a dictionary of packages (or patterns such as lib*), each with a dictionary of settings"
 
     def parse(self, value: t.Any) -> dict[str, dict[str, t.Any]]:
-        if not isinstance(value, c.Mapping):
-            raise ValueError
         parsed: dict[str, dict[str, t.Any]] = {}
-        for package, settings in value.items():
+        for package, settings in _mapping(value).items():
             if not isinstance(settings, c.Mapping):
                 raise ValueError(f"for {package}, a dictionary of settings is expected")
             parsed[str(package)] = {str(key).removeprefix(PREFIX): setting for key, setting in settings.items()}
@@ -1383,7 +1395,7 @@ def _resolve_one(setting: Setting, variable: t.Any, files: tuple[Conf, ...]) -> 
 
 
 def _is_given(kind: Kind, value: t.Any) -> bool:
-    return value is not None and (kind.empty or not isinstance(value, str) or value != "")
+    return value is not None and (kind.empty or not isinstance(value, str) or bool(value.strip()))
 
 
 def _parse(setting: Setting, value: t.Any, origin: str) -> t.Any:
