@@ -12,7 +12,7 @@ import subprocess
 import time
 import typing as t
 
-from . import docs, host, sanity, testing, venvs
+from . import builder, docs, host, sanity, testing, venvs
 from .project import CACHE, CHECKOUT, environment, link_collection, say, ToolError
 from .pythons import Python
 
@@ -63,6 +63,7 @@ def gates() -> dict[str, t.Callable[[], int]]:
         "bmake": lambda: run(["bmake", "-n", "help"], variables),
         "changelog": lambda: run([str(tools / "antsibull-changelog"), "lint"], variables),
         "ansible-lint": lambda: run([str(tools / "ansible-lint"), "--offline", "--strict"], variables),
+        "execution-environment": lambda: builder.check(tools, variables),
     }
     found.update({session: functools.partial(nox, lint, session, variables) for session in SESSIONS})
     found["docs"] = docs.docs
