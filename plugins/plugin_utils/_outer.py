@@ -108,6 +108,8 @@ def environment() -> dict[str, str]:
         "ANSIBLE_INVENTORY_UNPARSED_WARNING": "False",
         "ANSIBLE_FORCE_COLOR": "False",
         "ANSIBLE_NOCOLOR": "True",
+        # In AWX this one is ansible-runner's own, and the inner ansible-runner would put its own around it for ever.
+        "ANSIBLE_STDOUT_CALLBACK": "default",
     }
 
 

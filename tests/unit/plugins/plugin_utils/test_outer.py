@@ -80,6 +80,7 @@ def test_the_configuration_is_kept_and_its_paths_are_found_from_anywhere(
     path.write_text(text, encoding="utf-8")
     monkeypatch.setattr(constants, "CONFIG_FILE", str(path))
     assert environment()["ANSIBLE_HOST_KEY_CHECKING"] == str(constants.HOST_KEY_CHECKING)
+    assert environment()["ANSIBLE_STDOUT_CALLBACK"] == "default"  # whatever ansible-runner has made of ours
     written = configparser.RawConfigParser()
     written.read_string(configuration())
     assert dict(written["defaults"]) == {
