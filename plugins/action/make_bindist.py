@@ -67,7 +67,7 @@ class ActionModule(StepAction):
             facts = {name: made[name] for name in FACTS if name in made}
             if settings.bindist_tarball:
                 facts["origin"] = settings.bindist_tarball  # not the temporary name that it had there
-            bindist = publish_bindist(layout, temporary, {"schema": 1, "machine": machine, **facts})
+            bindist = publish_bindist(layout, temporary, {"machine": machine, **facts})
         message = f"{machine} made the bindist of {layout.branch}: {bindist.path}, {bindist.size >> 20} MiB"
         return {"changed": True, "path": bindist.path, "sha256": bindist.sha256, "msg": message}
 

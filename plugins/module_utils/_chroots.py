@@ -27,7 +27,7 @@ from ._attach import remove_remains
 from ._backends import BACKENDS
 from ._bases import find_base, find_tree
 from ._errors import PortbuildError
-from ._files import BadFile, read_json, write_json
+from ._files import BadFile, NewerFile, read_json, refuse_newer, write_json
 from ._isolation import check_base
 from ._lock import is_locked, Lock, LockTimeout
 from ._names import BadName, check_sha256, chroot_path, CHROOTS, Job, relative_chroot
@@ -94,7 +94,8 @@ class Marker:
 
     @classmethod
     def from_dict(cls, values: dict[str, t.Any], where: str) -> Marker:
-        """Check what was read; raises BadMarker."""
+        """Check what was read; raises BadMarker or NewerFile."""
+        refuse_newer(values, SCHEMA, where)
 
         def field(name: str, *kinds: type) -> t.Any:
             value = values.get(name)
@@ -204,6 +205,7 @@ class Stray(t.NamedTuple):
     relative: str
     why: str
     running: bool
+    newer: bool = False  # whether a later version can say whose it is
 
 
 def _names(path: str) -> list[str]:
@@ -247,7 +249,7 @@ class ChrootStore:
         return chroot_path(self.scratch, job)
 
     def find(self, job: Job) -> Chroot | None:
-        """Return the job's chroot, None if there is none; raises BadMarker if it cannot be told whose it is."""
+        """Return the job's chroot, None if there is none; raises BadMarker or NewerFile if it cannot be told whose it is."""
         path = self.path(job)
         return self._read(path, job) if os.path.lexists(path) else None
 
@@ -269,13 +271,14 @@ class ChrootStore:
                 try:
                     chroots.append(self._read(path, None if kind == KEPT_CHROOTS else Job(*relative.split("/")[1:])))
                 except PortbuildError as error:
-                    strays.append(Stray(path, relative, error.message, self._is_locked(path)))
+                    newer = isinstance(error, NewerFile)
+                    strays.append(Stray(path, relative, error.message, self._is_locked(path), newer))
         return chroots, strays
 
     def kept(self, job: Job, *, queue: str, token: int) -> Chroot | None:
         """Return the chroot that was kept of the job under this token, if one was."""
         for relative in self._walk("/".join((KEPT_CHROOTS, *Job.checked(*job))), 1):
-            with contextlib.suppress(BadMarker):
+            with contextlib.suppress(BadMarker, NewerFile):
                 chroot = self._read(os.path.join(self.scratch, relative), None)
                 if (chroot.marker.queue, chroot.marker.token) == (queue, token):
                     return chroot
@@ -341,7 +344,8 @@ class ChrootStore:
         any more: they count only while they run. Without that knowledge, a chroot in which nothing runs counts for as
         long as it is young.
 
-        Raises BaseMissing, BaseRefused, TreeMissing, MachineFull, StaleToken, ForeignChroot, ChrootBusy or BadMarker.
+        Raises BaseMissing, BaseRefused, TreeMissing, MachineFull, StaleToken, ForeignChroot, ChrootBusy, BadMarker or
+        NewerFile.
         """
         base_directory = find_base(self.scratch, base)
         if tree:

@@ -119,7 +119,8 @@ def plan(store: ChrootStore, owned: Owned | None, bounds: Bounds, now: float) ->
             for chroot in chroots
             if chroot.marker.state != KEPT and chroot not in staying and is_unowned(chroot, owned)
         ]
-    goers += [Goer(stray.relative, stray.why, stray) for stray in strays if not stray.running]
+    # What a later version has left, that version cleans up.
+    goers += [Goer(stray.relative, stray.why, stray) for stray in strays if not stray.running and not stray.newer]
     goers += _remains(store, chroots, strays)
     bases = {chroot.marker.base for chroot in chroots} | bounds.bases
     trees = {chroot.marker.tree for chroot in chroots} | bounds.trees

@@ -25,6 +25,24 @@ class BadFile(PortbuildError):
     """A state file that cannot be read as what it should be."""
 
 
+class NewerFile(PortbuildError):
+    """A state file that a later version of the collection has written. Whoever cannot read it leaves it alone."""
+
+
+def refuse_newer(value: t.Mapping[str, t.Any], known: int, path: str) -> None:
+    """Raise NewerFile if the schema of what was read is one that only a later version knows.
+
+    What has no schema, or none that is a number, is the business of who reads it.
+    """
+    schema = value.get("schema")
+    if isinstance(schema, int) and schema > known:
+        raise NewerFile(
+            f"{path} was written by a later version of portbuild.cluster: "
+            f"its schema is {schema}, this version knows {known}.",
+            remedy="Use that version on every controller that has to do with it.",
+        )
+
+
 def temporary_name(path: str) -> str:
     """Return a name in the same directory that no reader takes for the real one."""
     directory, name = os.path.split(path)

@@ -20,6 +20,7 @@ from ._bases import BadBase, BaseMissing, TreeMissing
 from ._beneath import UnsafeFile
 from ._chroots import BadMarker, ChrootBusy, ChrootMissing, ForeignChroot, MachineFull, StaleToken
 from ._errors import PortbuildError
+from ._files import NewerFile
 from ._isolation import BaseRefused
 from ._names import BadName, Job
 from ._tarballs import BadTarball
@@ -48,6 +49,7 @@ _REASONS: tuple[tuple[type[PortbuildError], str, bool], ...] = (
     (ChrootMissing, "chroot_missing", True),
     (ChrootBusy, "chroot_busy", True),
     (BadMarker, "bad_marker", True),
+    (NewerFile, "newer_file", True),
     (BaseMissing, "base_missing", True),
     (TreeMissing, "tree_missing", True),
     (BadBase, "bad_base", True),

@@ -22,6 +22,7 @@ from ._text import duration, number_of
 
 PATIENCE = 30.0  # seconds that a run may take to answer
 _GLANCE = 0.2
+STATUS_SCHEMA = 1  # of the status.json that a bulk build writes: here, where nothing costly is imported
 
 
 class NotDone(PortbuildError):
@@ -60,6 +61,8 @@ def going(journal: Journal, layout: Layout) -> Going | None:
         status = read_json(os.path.join(layout.bulk, "status.json"))
     except (OSError, BadFile):
         status = {}
+    if status.get("schema") != STATUS_SCHEMA:
+        return Going(f"run {run.number} has not said yet how it does.", [])
     if number_of(status.get("began")) < run.begun - 1:  # an earlier run's
         return Going(f"run {run.number} begins.", [])
     counts = ", ".join(f"{count} {state}" for state, count in status["counts"].items() if count)

@@ -16,13 +16,14 @@ import time
 import typing as t
 
 from ..module_utils._files import write_json
+from ._bulk_commands import STATUS_SCHEMA
 from ._journal import Row
 from ._plan import Plan, predicted_time, Prediction
 from ._rebuild import describe
 from ._schedule import Dispatch, Schedule, State
 from ._text import clock, duration, one_line, table
 
-SCHEMA = 1
+SUMMARY_SCHEMA = 1
 MOST_WAITING = 200  # packages that a status names
 MOST_FAILURES = 50  # that the last words name
 _TRIED = (State.BUILT, State.FAILED, State.SKIPPED, State.LOST)
@@ -127,7 +128,7 @@ class Reporter:
         states = self._schedule.states()
         waiting = [name for name in names if states[name] is State.QUEUED][:MOST_WAITING]
         return {
-            "schema": SCHEMA,
+            "schema": STATUS_SCHEMA,
             "began": self._began_at,
             "at": self._now(),
             "counts": {state.value: count for state, count in self._schedule.counts.items()},
@@ -158,7 +159,7 @@ class Reporter:
         refused = self._plan.ignored.keys() - (self._plan.left_out - self._plan.named)
         ok = not (failed or lost or unfinished or self._plan.unknown or refused or skipped.keys() - excused)
         facts = {
-            "schema": SCHEMA,
+            "schema": SUMMARY_SCHEMA,
             "ok": ok,
             "began": self._began_at,
             "ended": self._now(),

@@ -56,7 +56,8 @@ def is_current(layout: Layout, wanted: str) -> bool:
     """Whether the INDEX is there and was made from just this."""
     try:
         facts = read_json(layout.index_facts)
-        return facts.get("made_from") == wanted and facts.get("sha256") == sha256_file(layout.index)
+        known = facts.get("schema") == SCHEMA
+        return known and facts.get("made_from") == wanted and facts.get("sha256") == sha256_file(layout.index)
     except (FileNotFoundError, NotADirectoryError, BadFile):
         return False
 

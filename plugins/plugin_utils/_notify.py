@@ -58,6 +58,7 @@ REMEMBERED = 90 * 86400.0
 _TEMPLATES = os.path.join(os.path.dirname(__file__), "_templates")
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}(?:@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?)?")
 _SUFFIX = ".json"
+_SPOOL_SCHEMA = 1
 
 
 class BadMailConfig(PortbuildError):
@@ -365,7 +366,7 @@ class Notifier:
         headers = {"Message-ID": f"<{key.rpartition('.')[2]}.portbuild@{domain}>", "X-Portbuild-Event": event}
         message = compose(config.sender, recipients, subject, body, headers=headers, date=self._now())
         spooled = {
-            "schema": 1,
+            "schema": _SPOOL_SCHEMA,
             "event": event,
             "package": package,
             "since": self._now(),
@@ -460,7 +461,8 @@ def _locked(path: str) -> c.Iterator[dict[str, t.Any] | None]:
 
 def _checked_spool(value: dict[str, t.Any]) -> dict[str, t.Any] | None:
     good = (
-        all(isinstance(value.get(name), str) for name in ("event", "package", "sender", "message"))
+        value.get("schema") == _SPOOL_SCHEMA  # what a later version has spooled waits for that
+        and all(isinstance(value.get(name), str) for name in ("event", "package", "sender", "message"))
         and isinstance(value.get("since"), (int, float))
         and isinstance(value.get("recipients"), list)
         and all(is_address(address) for address in (*value["recipients"], value["sender"]))

@@ -17,8 +17,6 @@ from ..module_utils._files import sha256_file
 from ._layout import Layout
 from ._published import publish, Published, read_published
 
-SCHEMA = 1
-
 
 class NoTree(PortbuildError):
     """The branch has no tree that could be built from."""
@@ -37,7 +35,7 @@ def read_tree(layout: Layout) -> Published:
 
 def publish_tree(layout: Layout, temporary: str, facts: dict[str, t.Any]) -> Published:
     """Put a tarball in place, with its SHA-256 and size added to the facts: source, revision, made."""
-    found = {"schema": SCHEMA, "sha256": sha256_file(temporary), "size": os.stat(temporary).st_size}
+    found = {"sha256": sha256_file(temporary), "size": os.stat(temporary).st_size}
     os.chmod(temporary, 0o644)
     publish(temporary, layout.tree, layout.tree_facts, {**facts, **found})
     return read_tree(layout)

@@ -17,8 +17,10 @@ import os
 import typing as t
 
 from ..module_utils._errors import PortbuildError
-from ..module_utils._files import read_json, write_json
+from ..module_utils._files import read_json, refuse_newer, write_json
 from ..module_utils._names import check_sha256
+
+SCHEMA = 1  # of the facts
 
 
 class Published(t.NamedTuple):
@@ -34,6 +36,7 @@ def read_published(path: str, facts_path: str, *, missing: PortbuildError, remed
     """Return the tarball, or raise C(missing) if there is none, one of its kind with the C(remedy) if it is another."""
     try:
         facts = read_json(facts_path)
+        refuse_newer(facts, SCHEMA, facts_path)
         found = Published(path, check_sha256(facts.get("sha256")), os.stat(path).st_size, facts)
     except (FileNotFoundError, NotADirectoryError):
         raise missing from None
@@ -45,4 +48,4 @@ def read_published(path: str, facts_path: str, *, missing: PortbuildError, remed
 def publish(temporary: str, path: str, facts_path: str, facts: dict[str, t.Any]) -> None:
     """Put the tarball in place, then the facts."""
     os.replace(temporary, path)
-    write_json(facts_path, facts)
+    write_json(facts_path, {"schema": SCHEMA, **facts})

@@ -82,6 +82,9 @@ class NotWanted(QueueError):
     """A waiting claim was given up because its owner is gone."""
 
 
+LEASE_SCHEMA = 1
+
+
 class Candidate(t.NamedTuple):
     """A machine that the job may go to. Candidates are given best first."""
 
@@ -130,7 +133,7 @@ class Lease:
     def record(self) -> dict[str, t.Any]:
         """Return what is to be remembered of the lease."""
         return {
-            "schema": 1,
+            "schema": LEASE_SCHEMA,
             "arch": self.job.arch,
             "branch": self.job.branch,
             "package": self.job.package,

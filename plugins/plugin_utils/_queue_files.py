@@ -39,7 +39,7 @@ import stat
 import typing as t
 from dataclasses import dataclass, replace
 
-from ..module_utils._files import write_atomic, write_json
+from ..module_utils._files import refuse_newer, write_atomic, write_json
 from ..module_utils._lock import Lock, LockTimeout
 from ..module_utils._names import BadName, check_branch, check_machine, check_package, Job
 from ..module_utils._process import boot_id
@@ -53,6 +53,7 @@ from ._queue import (
     HOLDS,
     JobBusy,
     Lease,
+    LEASE_SCHEMA,
     MachineState,
     NoMachine,
     Queue,
@@ -80,6 +81,7 @@ TOKENS_AT_ONCE = 1000  # one sync to the disk for so many claims
 _MAXJOBS = "maxjobs"  # in the record of a machine that is offline because this is 0
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _RECORD_LIMIT = 1 << 16
+_JOURNAL_SCHEMA = 1
 _JOURNAL_LIMIT = 1 << 18  # then it is begun anew with its last line
 _JOURNAL_TAIL = 1 << 12  # holds the last line, unless there are dozens of machines
 
@@ -264,6 +266,7 @@ class _Books:
             line, self.journal_size, self.torn = _last_line(self.paths.journal)
             if line:
                 value = _parse_object(line)
+        refuse_newer(value, _JOURNAL_SCHEMA, self.paths.journal)
         self.serial = value["serial"] if _is_number(value.get("serial")) else 0
         self.token = value["token"] if _is_number(value.get("token")) else 0
         self.ceiling = value["ceiling"] if _is_number(value.get("ceiling")) else 0
@@ -300,7 +303,7 @@ class _Books:
     def dump(self, pending: c.Mapping[str, int | None]) -> bytes:
         """Return a line for the journal."""
         value = {
-            "schema": 1,
+            "schema": _JOURNAL_SCHEMA,
             "id": self.stored_id,
             "boot_id": self.boot,
             "token": self.token,
@@ -405,6 +408,7 @@ def _read_lease(path: str, job: Job, machine: str) -> Lease:
         if found is not None:
             renewed = found[1].st_mtime
             record = _parse_object(found[0])
+    refuse_newer(record, LEASE_SCHEMA, path)
     return Lease.from_record(job, machine, renewed, record)
 
 

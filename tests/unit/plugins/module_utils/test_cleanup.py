@@ -5,11 +5,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 
+import pytest
+
 from ansible_collections.portbuild.cluster.plugins.module_utils._chroots import ChrootStore
-from ansible_collections.portbuild.cluster.plugins.module_utils._cleanup import Bounds, carry_out, DAY, Goer, plan
+from ansible_collections.portbuild.cluster.plugins.module_utils._cleanup import (
+    Bounds,
+    carry_out,
+    DAY,
+    Goer,
+    Owned,
+    plan,
+)
+from ansible_collections.portbuild.cluster.plugins.module_utils._files import NewerFile
+from ansible_collections.portbuild.cluster.tests.unit.plugins.module_utils._shed import HELLO, Shed
 
 NOW = 1_800_000_000.0
 BOUNDS = Bounds(cache_days=30, cache_max=3 << 20, base_days=30)
@@ -60,3 +72,24 @@ def test_transfers_that_died_go(tmp_path: pathlib.Path) -> None:
     dead = make(tmp_path, "incoming/dead.part", 1.5)
     make(tmp_path, "incoming/live.part", 0.5)
     assert [goer.relative for goer in goers(tmp_path)] == [dead]
+
+
+def test_what_a_later_version_has_left_is_refused_and_stays(tmp_path: pathlib.Path) -> None:
+    shed = Shed(tmp_path)
+    shed.claim()
+    shed.ended()
+    chroot = shed.store.path(HELLO)
+    marker = pathlib.Path(chroot, "job.json")
+    marker.write_text(json.dumps({**json.loads(marker.read_text(encoding="utf-8")), "schema": 2}), encoding="utf-8")
+    before = marker.read_bytes()
+    with pytest.raises(NewerFile, match=rf"{marker} was written by a later version"):
+        shed.claim(token=9)
+    with pytest.raises(NewerFile):
+        shed.store.clean(HELLO, queue="q", token=9)
+    chroots, strays = shed.store.survey()
+    assert (chroots, [(stray.path, stray.newer) for stray in strays]) == ([], [(chroot, True)])
+    owned = Owned("q", 99, frozenset())
+    assert plan(shed.store, owned, BOUNDS, shed.time + 3650 * DAY) == []
+    with pytest.raises(NewerFile):
+        shed.store.discard(strays[0])
+    assert marker.read_bytes() == before

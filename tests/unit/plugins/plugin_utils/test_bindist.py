@@ -5,10 +5,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pathlib
 
 import pytest
 
+from ansible_collections.portbuild.cluster.plugins.module_utils._files import NewerFile
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bindist import NoBindist, publish_bindist, read_bindist
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import Layout
 
@@ -51,4 +53,11 @@ def test_a_tarball_that_is_not_the_one_of_the_facts_is_refused(layout: Layout) -
     publish_bindist(layout, arrived(layout), dict(FACTS))
     pathlib.Path(layout.bindist).write_bytes(b"cut")
     with pytest.raises(NoBindist, match="has 3 bytes"):
+        read_bindist(layout)
+
+
+def test_facts_of_a_later_version_are_refused(layout: Layout) -> None:
+    publish_bindist(layout, arrived(layout), dict(FACTS))
+    pathlib.Path(layout.bindist_facts).write_text(json.dumps({**FACTS, "schema": 2}), encoding="utf-8")
+    with pytest.raises(NewerFile, match=rf"{layout.bindist_facts} was written by a later version"):
         read_bindist(layout)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -416,6 +417,15 @@ def test_a_spool_with_rubbish_in_it(post: Post, server: SmtpServer, content: str
     (post.spool / "directory.json").mkdir()
     assert states(post.notify()) == ["delivered"]
     assert len(server.mails) == 1
+
+
+def test_what_a_later_version_has_spooled_waits_for_that(tmp_path: pathlib.Path, server: SmtpServer) -> None:
+    Post(tmp_path, 1).notify()
+    post = Post(tmp_path, server.port)
+    (path,) = post.spool.glob("*.json")
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), "schema": 2}), encoding="utf-8")
+    assert post.notifier.flush() == []
+    assert (server.mails, path.exists()) == ([], True)
 
 
 def test_two_senders_at_once(tmp_path: pathlib.Path, server: SmtpServer) -> None:

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import given, HealthCheck, settings
 from hypothesis import strategies as st
 
+from ansible_collections.portbuild.cluster.plugins.module_utils._files import NewerFile
 from ansible_collections.portbuild.cluster.plugins.module_utils._lock import Lock
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import BadName, Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _queue_files
@@ -871,7 +872,6 @@ harmful = st.binary(max_size=80) | st.recursive(
                     "renewed",
                     "spared_until",
                     "reason",
-                    "schema",
                 ]
             )
             | st.text(max_size=5),
@@ -930,3 +930,26 @@ def test_no_file_is_so_malformed_that_anything_is_lost(
         yard.queue.undrain(machine, jobs=0)
     assert yard.counters() == {"a1": "0\n", "a10": "0\n"}
     yard.check()
+
+
+# -- what a later version has written ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["journal", "a1:bookworm:x", "held/a1:bookworm:y"])
+def test_what_a_later_version_has_written_is_refused(tmp_path: Path, name: str) -> None:
+    yard = Yard(tmp_path, a1=3)
+    yard.claim("x", dead_owner())
+    held = yard.claim("y", dead_owner())
+    assert yard.queue.release(held, hold="uncollected", reason="an example")
+    path = tmp_path / ".claims" / name
+    *lines, last = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("".join(f"{line}\n" for line in [*lines, json.dumps({**json.loads(last), "schema": 2})]))
+    for package in ("x", "y"):
+        if name == "journal" or name.endswith(package):
+            with pytest.raises(NewerFile, match=r"later version of portbuild.cluster.*schema is 2") as error:
+                yard.claim(package)
+            assert str(path) in error.value.message
+            assert "on every controller" in error.value.remedy
+    assert json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["schema"] == 2  # left as it was
+    assert yard.leases() == ["a1:bookworm:x"]
+    assert yard.held() == ["a1:bookworm:y"]
