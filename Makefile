@@ -6,7 +6,7 @@
 # on Debian 12 or newer, as root or as a user with sudo that asks for no password.
 
 .PHONY: help demo test test-long lint format docs cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule \
-    bench-index bench-classify soak clean check-freebsd
+    bench-index bench-classify soak clean check-freebsd release
 
 help:
 	@echo 'make demo            build real packages in bulk on a cluster of two machines, and show what came of it'
@@ -25,10 +25,11 @@ help:
 	@echo 'make bench-classify  how often the class of a failure is told rightly, and what it costs'
 	@echo 'make soak            break a cluster at random for PORTBUILD_SOAK_MINUTES, at least 200 times, and look what is left'
 	@echo 'make check-freebsd   the acceptance on a FreeBSD host: HOST=NAME [INVENTORY=PATH ...], see docs/freebsd.md'
+	@echo 'make release         changelog, artifact, and its test: everything but the upload, see docs/releasing.md'
 	@echo 'make clean           stop the cluster and remove everything that these targets made'
 
 demo test test-long lint format docs cluster cluster-stop bench bench-bulk bench-dispatch bench-schedule bench-index \
-    bench-classify soak clean:
+    bench-classify soak release clean:
 	@sh tests/tools/make.sh $@
 
 # BSD make hands variables of its command line to other makes, not to scripts.

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import typing as t
 
-from . import docs, host, linting, testing, venvs
+from . import docs, host, linting, release, testing, venvs
 from .project import CACHE, CHECKOUT, CLUSTER, environment, link_collection, say, ToolError, VENVS
 
 
@@ -66,6 +66,7 @@ TARGETS: dict[str, t.Callable[[], int]] = {
     "bench-index": lambda: in_environment("-m", "bench.index", *sys.argv[2:], programs={}, root=False),
     "soak": lambda: in_environment("-m", "soak", programs=host.FOR_CLUSTER),
     "check-freebsd": lambda: in_environment("-m", "freebsd", programs=host.FOR_CHECK, root=False),
+    "release": release.release,
     "clean": clean,
 }
 
