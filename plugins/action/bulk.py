@@ -23,6 +23,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._outer import (
     playbook_arguments,
     playbook_command,
 )
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import PREFIX
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, StepAction
 
 LISTEN = 5.0  # seconds between two looks at the inventory
@@ -126,6 +127,10 @@ class ActionModule(StepAction):
 
     @staticmethod
     def _set_by_play(context: StepContext, task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        """Return the variables that the inventory does not have: those of the play, of roles and of tasks."""
+        """Return the settings that the inventory does not have: those of the play, of roles and of tasks.
+
+        With C(--user), this host's C(ansible_user) is that one: as an extra variable it would be every machine's.
+        """
         known = task_vars["hostvars"].get(task_vars["inventory_hostname"]) or {}
-        return {name: value for name, value in context.variables.items() if known.get(name) != value}
+        settings = {name: value for name, value in context.variables.items() if name.startswith(PREFIX)}
+        return {name: value for name, value in settings.items() if known.get(name) != value}
