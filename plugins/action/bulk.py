@@ -37,6 +37,7 @@ class ActionModule(StepAction):
 
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         context = self.context(task_vars)
+        self.check_telling(context.settings)
         for problem in context.config.problems:
             display.warning(str(problem))
         machines = self._machines(context, task_vars)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import subprocess
@@ -27,6 +28,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._checks import (
 )
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._cleaning import clean_machine
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._events import Event
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._looking import current_tarballs, look, wishes
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import MachineState, StaleLease
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
@@ -36,6 +38,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
     StepAction,
     StepFailed,
 )
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import machine_event, NOTHING, tell
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import number_of, one_line
 
 Facts = dict[str, t.Any]
@@ -79,12 +82,13 @@ class _Check:
         self.began = time.time()
         self.history = read_history(context.layout.check(machine))
         self.facts: Facts = {}
+        self.told = NOTHING
 
     def result(self, state: str, message: str, *, changed: bool = False, **more: t.Any) -> Facts:
         """Return the facts of the step."""
         load = self.facts.get("load", [])
         told: Facts = {"changed": changed, "machine": self.machine, "state": state, "msg": message, "load": load}
-        return {**told, "checked": self.began, "canary": "", "cleaned": [], **more}
+        return {**told, "checked": self.began, "canary": "", "cleaned": [], "told": self.told.for_tasks(), **more}
 
     def run(self) -> Facts:
         """Look at the machine, and do what follows."""
@@ -97,7 +101,10 @@ class _Check:
             return self.result("waiting", f"{self.machine} {why}.")
         if action == "return":
             return self._return()
-        self._remember_boot()
+        if standing(state) == "in" and self.history.away:
+            self._come_back()
+        else:
+            self._remember_boot()
         return self.result(state.state if state else "absent", f"{self.machine} {why.rstrip('.')}.")
 
     def run_canary(self, since: float) -> Facts:
@@ -173,6 +180,8 @@ class _Check:
         changed = self.context.queue.take_out(self.machine, problem, dry_run=self.step.check_mode)
         if changed and first:
             self._save(self.history.after_loss(self.began))
+        if not self.step.check_mode:
+            self._tell_lost()
         since = number_of((state.offline or {}).get("since")) if state else 0.0
         given_up = self._give_up(since or self.began) if unreachable else []
         would = "would go" if self.step.check_mode else "goes"
@@ -234,7 +243,7 @@ class _Check:
         rebooted = bool(self.history.boot_id) and boot_id != self.history.boot_id
         if not self.context.queue.bring_back(self.machine, running=self._running(), rebooted=rebooted):
             return self.result("offline", f"{self.machine} was taken out of the queue by somebody else meanwhile.")
-        self._save(self.history.after_return(self.began, boot_id))
+        self._come_back()
         state = self._state()
         jobs = state.jobs if state else 0
         message = f"{self.machine} is back, with {jobs} job{'s' if jobs != 1 else ''}."
@@ -256,10 +265,40 @@ class _Check:
         self.context.queue.take_out(self.machine, one_line(problem, REASON_LIMIT))
         self._save(self.history.after_loss(self.began))
 
+    def _come_back(self) -> None:
+        """Tell that the machine is in the queue again, whoever has brought it back, and note that, with its boot."""
+        if not self.step.check_mode:
+            self._tell_back()
+        boot_id = one_line(self.facts.get("boot_id"), 64) or self.history.boot_id
+        self._save(self.history.after_return(self.began, boot_id))
+
     def _remember_boot(self) -> None:
         boot_id = one_line(self.facts.get("boot_id"), 64)
         if boot_id and boot_id != self.history.boot_id:
-            self._save(History(self.history.outages, self.history.lost, self.history.returned, boot_id))
+            self._save(dataclasses.replace(self.history, boot_id=boot_id))
+
+    # -- people and hooks ------------------------------------------------------------------------------------------
+
+    def _tell_lost(self) -> None:
+        """Tell that the machine is offline, once for all its jobs. Who died before he could is made up for."""
+        state = self._state()
+        record = (state.offline if state else None) or {}
+        since = number_of(record.get("since"))
+        if standing(state) != "ours" or since == self.history.told:
+            return
+        jobs = [str(lease.job) for lease in self.context.queue.leases() if lease.machine == self.machine]
+        self._tell("machine_lost", since=since, reason=str(record.get("reason") or ""), jobs=jobs)
+        if not self.told.untold:  # else the next round tells it
+            self._save(dataclasses.replace(self.history, told=since))
+
+    def _tell_back(self) -> None:
+        lost = self.history.told or self.history.lost
+        self._tell("machine_back", since=lost, seconds=max(0.0, self.began - lost))
+
+    def _tell(self, event: Event, **more: t.Any) -> None:
+        self.told = tell(self.context, [machine_event(self.context, event, self.machine, **more)])
+        for problem in self.told.problems:
+            display.warning(problem)
 
     def _save(self, history: History) -> None:
         self.history = history

@@ -38,6 +38,7 @@ class ActionModule(StepAction):
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
         context, package = self._resolve(arguments["package"], task_vars)
         settings, queue = context.settings, context.queue
+        self.check_telling(settings)
         for problem in context.config.problems:
             display.warning(str(problem))
         job = Job.checked(settings.arch, settings.branch, package)

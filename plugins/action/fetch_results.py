@@ -29,6 +29,7 @@ class ActionModule(StepAction):
         try:
             fetched = fetch_results(self, context, lease, arguments["status"], task_vars)
         except PortbuildError as error:
-            error.details["events"] = [strange_results(context, lease, error)]
+            if not error.details.get("unreachable_machine"):  # of that checkmachines tells, once for all its jobs
+                error.details["events"] = [strange_results(context, lease, error)]
             raise
         return {"changed": True, **fetched._asdict()}

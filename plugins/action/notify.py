@@ -10,22 +10,27 @@ import typing as t
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, LEASE_ARGUMENT, StepAction
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import tell
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import NOTHING, tell
 
 
 class ActionModule(StepAction):
-    """Send or spool the messages of these events."""
+    """Send or spool the messages of these events, and tell the hooks; without an event, send what waits."""
 
     ARGUMENTS: t.ClassVar[dict[str, t.Any]] = {
-        "lease": LEASE_ARGUMENT,
-        "events": {"type": "list", "elements": "dict", "required": True},
+        "lease": {**LEASE_ARGUMENT, "required": False},
+        "events": {"type": "list", "elements": "dict", "default": []},
+        "blocks": {"type": "int"},
+        "blocked": {"type": "list", "elements": "str", "default": []},
     }
     _requires_connection = False
 
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        job = lease_job(arguments["lease"])
-        context = self.context(task_vars, package=job.package)
-        told = tell(context, [] if self.check_mode else arguments["events"])
+        package = lease_job(arguments["lease"]).package if arguments["lease"] else None
+        context = self.context(task_vars, package=package)
+        if self.check_mode:
+            return {"changed": False, **NOTHING._asdict()}
+        known = {"blocks": arguments["blocks"], "blocked": arguments["blocked"]}
+        told = tell(context, [{**known, **event} for event in arguments["events"]])
         for problem in told.problems:
             display.warning(problem)
-        return {"changed": bool(told.sent or told.spooled), "sent": told.sent, "spooled": told.spooled}
+        return {"changed": bool(told.sent or told.spooled), **told._asdict()}

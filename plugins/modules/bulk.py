@@ -57,6 +57,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+told:
+  description: The task file of C(portbuild_hook_tasks), and the events that it is to be told of.
+  returned: when packages were built, or were to be
+  type: dict
+  contains:
+    tasks:
+      description: The file, empty if there is nothing to tell.
+      type: str
+    events:
+      description: The events.
+      type: list
+      elements: dict
+  sample:
+    tasks: ""
+    events: []
 summary:
   description: What came of it; the same is in C(bulk/summary.json) of the branch.
   returned: when packages were built, or were to be

@@ -20,6 +20,8 @@ description:
   - One that is lost again and again waits longer each time before it comes back, 2 minutes to 6 hours; a day without
     a loss is forgiveness.
   - What an administrator took out of the queue stays there.
+  - People and hooks hear of a machine that goes offline, once for all its jobs, and of one that is back; see
+    M(portbuild.cluster.notify).
   - Runs on the controller.
 author:
   - The portbuild.cluster authors (@portbuild)
@@ -97,6 +99,21 @@ cleaned:
   type: list
   elements: dict
   sample: []
+told:
+  description: The task file of C(portbuild_hook_tasks), and the events that it is to be told of.
+  returned: when a machine was checked
+  type: dict
+  contains:
+    tasks:
+      description: The file, empty if there is nothing to tell.
+      type: str
+    events:
+      description: The events.
+      type: list
+      elements: dict
+  sample:
+    tasks: ""
+    events: []
 given_up:
   description: Jobs that were treated as lost.
   returned: when the machine is offline

@@ -12,6 +12,7 @@ version_added: 1.0.0
 description:
   - Removes compressed logs of earlier builds that are older than C(portbuild_log_days), work directories that are older than
     C(portbuild_workdir_days), and logs that came home of builds that nobody has recorded for a month.
+  - Sends the mail that waits in the spool.
   - The log of a package's last build, packages and source archives stay.
   - Runs on the controller.
 author:
@@ -45,6 +46,12 @@ removed:
   sample:
     - path: /srv/portbuild/debian-amd64/bookworm/logs/old/hello.17.log.gz
       why: This log of an earlier build is 91 days old, 90 are allowed.
+sent:
+  description: The messages that had waited and that the mail server accepted, by event.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 problems:
   description: What could not be removed, and why.
   returned: success

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: notify
-short_description: Tell people what happened
+short_description: Tell people and hooks what happened
 version_added: 1.0.0
 description:
   - Makes a message of each event that somebody wants to hear about (C(portbuild_mail_to), C(portbuild_mail_events)) and sends it by SMTP.
   - A mail server that is down delays nothing and loses nothing; messages are spooled and tried again with the next one.
+  - A problem of a package whose cause is the same is told once in C(portbuild_mail_repeat).
+  - Runs C(portbuild_hook) for each event, and returns what the tasks of C(portbuild_hook_tasks) are to be told.
+  - Without an event, sends what waits in the spool.
   - Runs on the controller.
 author:
   - The portbuild.cluster authors (@portbuild)
@@ -21,18 +24,29 @@ extends_documentation_fragment:
 attributes:
   check_mode:
     support: full
-    description: Says which messages would be sent.
+    description: Sends nothing and runs no hook.
   diff_mode:
     support: none
   idempotent:
     support: full
     description: The same event of the same build is told once.
 options:
+  lease:
+    description: The lease of the package that the events are about, as returned by M(portbuild.cluster.claim_machine).
+    required: false
   events:
     description: The events, as returned by M(portbuild.cluster.record_result).
     type: list
     elements: dict
-    required: true
+    default: []
+  blocks:
+    description: How many packages cannot be built if the one that the events are about fails, where that is known.
+    type: int
+  blocked:
+    description: The names of some of them.
+    type: list
+    elements: str
+    default: []
 seealso:
   - module: portbuild.cluster.record_result
 """
@@ -43,6 +57,9 @@ EXAMPLES = r"""
   portbuild.cluster.notify:
     lease: "{{ claim.lease }}"
     events: "{{ record.events }}"
+
+- name: Send what waits
+  portbuild.cluster.notify:
 """
 
 RETURN = r"""
@@ -58,5 +75,34 @@ spooled:
   returned: always
   type: list
   elements: str
+  sample: []
+repeated:
+  description: The events that were counted and not told, since the same was told lately.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+problems:
+  description: What went wrong, a sentence each.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+untold:
+  description: The events of which somebody will never hear, since they could not even be spooled.
+  returned: always
+  type: list
+  elements: str
+  sample: []
+tasks:
+  description: The task file of C(portbuild_hook_tasks), empty if there is none.
+  returned: always
+  type: str
+  sample: ""
+events:
+  description: The events that the tasks in it are to be told of, each as hooks get it.
+  returned: always
+  type: list
+  elements: dict
   sample: []
 """

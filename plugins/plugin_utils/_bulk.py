@@ -45,6 +45,7 @@ PAUSES = {  # seconds after which a package is tried again that could not begin,
 }
 _TO_GO_ON_WITH = (CLAIMED, "uncollected", "orphan")  # states of leases
 MOST_SILENT = 10  # dispatches in a row that may die before they say a word: then it is not theirs to say
+SOME = 10  # packages that a message names of those which a failure blocks
 MOST_PAUSES = 120  # of one package, before that counts as a failure of the infrastructure
 
 
@@ -295,7 +296,9 @@ class Bulk:
         self._journal.write(self._run, [row])  # before anything begins: whoever comes after us knows of it
         version = self._plan.versions.get(row.package, "")
         asked = f"{row.package}={version}" if version else row.package
-        self._launcher.start(Launch(row.package, asked, machine, make_share, row.attempts))
+        blocked = self._schedule.needed_for(row.package)
+        some = tuple(blocked[:SOME])
+        self._launcher.start(Launch(row.package, asked, machine, make_share, row.attempts, len(blocked), some))
 
     def _end(self, ended: Ended) -> None:
         name, outcome = ended.package, ended.outcome

@@ -40,6 +40,7 @@ from ._schedule import Options
 from ._settings import Settings
 from ._space import ControllerDiskFull
 from ._targets import read_targets
+from ._telling import bulk_event, NOTHING, tell, Told
 
 AGAIN = 5.0  # seconds after which the controller is asked again to do what it could not
 GRACE = 20.0  # seconds that dispatches have to end when they are told to
@@ -206,13 +207,30 @@ def _build(
         raise
     launcher.close(GRACE)
     bulk.end()
-    journal.end(run, "ended")
     facts = reporter.summary(bulk.rows, prediction)
+    told = _tell_end(context, run, facts, talk)  # whoever dies before the next line tells it again, as the same event
+    journal.end(run, "ended")
     words = reporter.last_words(facts)
     for line in (*reporter.what_came_true(bulk.rows, settings.plan_lines), *words):
         talk.say(line)
     changed = bool(facts["built"] or facts["failed"])
-    return {"changed": changed, "failed": not facts["ok"], "summary": facts, "msg": words[-1]}
+    return {
+        "changed": changed,
+        "failed": not facts["ok"],
+        "summary": facts,
+        "msg": words[-1],
+        "told": told.for_tasks(),
+    }
+
+
+def _tell_end(context: StepContext, run: Run, facts: dict[str, t.Any], talk: _Talk) -> Told:
+    """Tell people and hooks what the run came to, unless there was nothing to do."""
+    if facts["ok"] and not facts["built"]:
+        return NOTHING
+    told = tell(context, [bulk_event(context, run.number, facts)])
+    for problem in told.problems:
+        talk.say(problem)
+    return told
 
 
 if __name__ == "__main__":

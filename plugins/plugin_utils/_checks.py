@@ -32,12 +32,21 @@ Action = t.Literal["none", "take_out", "wait", "return"]
 
 @dataclasses.dataclass(frozen=True)
 class History:
-    """How often the machine was lost since its last quiet day, when it was last lost and returned, and its boot then."""
+    """How often the machine was lost since its last quiet day, when it was last lost and returned, and its boot then.
+
+    C(told) is since when it was offline when people were last told that it is.
+    """
 
     outages: int = 0
     lost: float = 0.0
     returned: float = 0.0
     boot_id: str = ""
+    told: float = 0.0
+
+    @property
+    def away(self) -> bool:
+        """Whether the machine was lost, and has not been seen back."""
+        return self.lost > self.returned
 
     def after_loss(self, now: float) -> History:
         """Return the history of a machine that goes offline now, or that failed to come back."""
@@ -69,6 +78,7 @@ def read_history(path: str) -> History:
         lost=number_of(value.get("lost")),
         returned=number_of(value.get("returned")),
         boot_id=one_line(value.get("boot_id"), 64),
+        told=number_of(value.get("told")),
     )
 
 

@@ -18,6 +18,7 @@ from ._client_steps import ask_results, claim_chroot, clean_chroot, Facts, fetch
 from ._context import lease_facts, StepContext
 from ._queue import Candidate, CLAIMED, Lease
 from ._step import display, StepAction
+from ._store import Identity
 from ._telling import strange_results, tell
 from ._verdict import record_build
 
@@ -105,6 +106,8 @@ def resolve_abandoned(
         if abandoned.action == "collect":
             _collect(step, context, lease, facts, task_vars)
             recorded = True
+        else:
+            _tell_recorded(context, lease)
         if abandoned.action != "drop":
             clean_chroot(step, context, facts, task_vars, recorded=recorded)
     except BaseException:
@@ -125,5 +128,17 @@ def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts,
             raise
         display.warning(f"The results of {lease.job} on {lease.machine} are given up: {error}")
         events = [strange_results(context, facts, error)]
+    _tell(context, events)
+
+
+def _tell_recorded(context: StepContext, lease: Lease) -> None:
+    """Tell of the build if it is recorded: its dispatch may have died before it could. Who knows hears nothing twice."""
+    token = lease.build_token
+    known = context.store.built(Identity(context.queue.id(), token)) if token is not None else None
+    if known is not None and known.build.package == lease.job.package:
+        _tell(context, record_build(context, lease, None, (), ())["events"])
+
+
+def _tell(context: StepContext, events: c.Sequence[c.Mapping[str, t.Any]]) -> None:
     for problem in tell(context, events).problems:
         display.warning(problem)

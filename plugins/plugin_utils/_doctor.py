@@ -27,6 +27,7 @@ from ._port_tree import read_tree
 from ._queue import MachineState
 from ._settings import SETTINGS, unknown, unknown_in_conf
 from ._space import free_bytes, human_size
+from ._telling import check_telling
 from ._text import number_of, one_line
 
 Facts = c.Mapping[str, t.Any]
@@ -201,6 +202,10 @@ def branch(context: StepContext) -> t.Iterator[Finding]:
         yield Finding(CONTROLLER, "note", held.sentence(package), "The unhold playbook releases it.")
     for problem in problems:
         yield Finding(CONTROLLER, "PROBLEM", problem)
+    try:
+        check_telling(context.settings)
+    except PortbuildError as error:
+        yield Finding(CONTROLLER, "PROBLEM", error.message, error.remedy)
     waiting = 0
     with contextlib.suppress(OSError):
         waiting = sum(name.endswith(".json") for name in os.listdir(layout.spool))

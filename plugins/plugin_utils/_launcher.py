@@ -16,7 +16,8 @@ import typing as t
 class Launch(t.NamedTuple):
     """A dispatch to start. C(asked) is the package, with the version if one is asked for.
 
-    C(earlier) are the attempts that infrastructure has spoilt, as the role dispatch knows them.
+    C(earlier) are the attempts that infrastructure has spoilt, as the role dispatch knows them. C(blocks) is how many
+    packages cannot be built if this one fails, C(blocked) the names of some of them.
     """
 
     package: str
@@ -24,6 +25,8 @@ class Launch(t.NamedTuple):
     machine: str
     make_share: int
     earlier: list[dict[str, t.Any]]
+    blocks: int | None = None
+    blocked: tuple[str, ...] = ()
 
 
 class Ended(t.NamedTuple):

@@ -9,7 +9,8 @@
 
 A message is first written to the spool and then sent from there, so that none is lost when the mail server is away:
 each later message is an occasion to try again. Sending never holds up a dispatch for longer than the budget, whatever
-the server does. What has been sent leaves a marker, so that a step that is repeated sends nothing twice.
+the server does. What has been sent leaves a marker, so that a step that is repeated sends nothing twice. A problem that
+comes again for the same cause is counted for some time, and told with the next message.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import email.message
 import email.policy
 import email.utils
 import fcntl
-import hashlib
 import os
 import re
 import smtplib
@@ -33,7 +33,8 @@ import typing as t
 
 from ..module_utils._errors import PortbuildError
 from ..module_utils._files import BadFile, read_json, write_json
-from ._store import BuildRecord, Recorded
+from ._events import Event, EVENTS, facts_of, identity_of, is_problem, MENDED, sequence
+from ._repeats import Repeats
 from ._text import duration, one_line, printable, tail
 
 try:
@@ -44,10 +45,8 @@ except ImportError:  # pragma: no cover
 else:
     HAS_JINJA2 = True
 
-Event = t.Literal["failure", "fetch_problem", "plist", "broken_built", "builds_again"]
-State = t.Literal["delivered", "spooled", "rejected", "duplicate"]
+State = t.Literal["delivered", "spooled", "rejected", "duplicate", "repeated"]
 
-EVENTS: tuple[Event, ...] = t.get_args(Event)
 LOG_LINES = 1000
 BUDGET = 10.0  # seconds that sending may add to a dispatch
 _PARTING = 1.0  # seconds for saying goodbye to the server
@@ -57,6 +56,7 @@ REMEMBERED = 90 * 86400.0
 
 _TEMPLATES = os.path.join(os.path.dirname(__file__), "_templates")
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}(?:@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?)?")
+_MAINTAINER = re.compile(r"[^<>]*<([^<>\s]+)>|([^<>\s]+)")  # Name <address>, or the address alone
 _SUFFIX = ".json"
 _SPOOL_SCHEMA = 1
 
@@ -83,7 +83,8 @@ class MailConfig:
     """Where mail goes to: the C(portbuild_mail_) settings.
 
     C(to) is by event, with C(default) for those that it does not name; C(maintainer) are the events that the package's
-    maintainer hears of too. Templates in the directory C(templates) are taken before our own.
+    maintainer hears of too. Templates in the directory C(templates) are taken before our own. A problem is not told again
+    for C(repeat) seconds when its cause is the same.
     """
 
     host: str
@@ -95,6 +96,7 @@ class MailConfig:
     username: str = ""
     password: str = dataclasses.field(default="", repr=False)
     templates: str = ""
+    repeat: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.sender:
@@ -132,49 +134,27 @@ def _host_name() -> str:
     return name or "localhost"
 
 
-# -- what happened -----------------------------------------------------------------------------------------------------
-
-
-PRIVILEGES = ("setuid", "setgid", "world_writable")  # listed for whoever reads it, and no errors
-
-
-def events_of(build: BuildRecord, recorded: Recorded, *, leftovers: c.Sequence[t.Any] = ()) -> list[Event]:
-    """Return what there is to tell about a build that was recorded."""
-    if not build.counted:
-        return []
-    if build.outcome == "failed":
-        return [] if build.broken else ["failure"]
-    events: list[Event] = []
-    if any(isinstance(leftover, dict) and leftover.get("kind") not in PRIVILEGES for leftover in leftovers):
-        events.append("plist")
-    if recorded.broken_built:
-        events.append("broken_built")
-    elif recorded.builds_again:  # of a package marked BROKEN the other message says as much
-        events.append("builds_again")
-    return events
-
-
-def context_of(build: BuildRecord, recorded: Recorded | None = None, **more: t.Any) -> dict[str, t.Any]:
-    """Return what the templates get to know of a build. C(more) is arch, branch, log (a path), maintainer and so on."""
-    fields = ("queue", "token", "package", "version", "machine", "outcome", "reason", "phase", "detail", "seconds")
-    context = {name: getattr(build, name) for name in fields}
-    context.update({name: getattr(build, name) for name in ("failure_class", "line_number", "line")})
-    context.update({name: list(getattr(build, name)) for name in ("further", "around")})
-    if recorded is not None:
-        context["failures"] = recorded.failures
-    return {**context, **more}
-
-
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
 def render(
     config: MailConfig, event: Event, context: c.Mapping[str, t.Any], *, log_lines: int = LOG_LINES
 ) -> tuple[str, str]:
-    """Return subject and text."""
+    """Return subject and text. A template of the administrator's that cannot be used is replaced by ours, which says so."""
     if not HAS_JINJA2:
         raise PortbuildError("Messages need the Python library Jinja2 >= 3.0.", remedy="Install it on the controller.")
-    directories = [config.templates, _TEMPLATES] if config.templates else [_TEMPLATES]
+    values = _template_values(event, context, log_lines)
+    try:
+        return _render([config.templates, _TEMPLATES] if config.templates else [_TEMPLATES], event, values)
+    except Exception as error:  # an administrator's template may do anything
+        if not config.templates:
+            raise PortbuildError(f"The template {event}.j2 cannot be used: {type(error).__name__}: {error}.") from error
+        subject, body = _render([_TEMPLATES], event, values)
+        why = one_line(f"{type(error).__name__}: {error}", 500)
+        return subject, f"{body}\nThe template {event}.j2 in {config.templates} cannot be used: {why}\n"
+
+
+def _render(directories: c.Sequence[str], event: Event, values: c.Mapping[str, t.Any]) -> tuple[str, str]:
     environment = jinja2.sandbox.SandboxedEnvironment(
         loader=jinja2.FileSystemLoader(directories),
         undefined=jinja2.StrictUndefined,
@@ -183,60 +163,23 @@ def render(
         keep_trailing_newline=True,
     )
     environment.filters["duration"] = duration
-    try:
-        text = environment.get_template(f"{event}.j2").render(_clean(event, context, log_lines))
-    except jinja2.TemplateError as error:
-        raise PortbuildError(f"The template {event}.j2 cannot be used: {type(error).__name__}: {error}.") from error
+    text = environment.get_template(f"{event}.j2").render(values)
     head, _separator, body = text.lstrip("\n").partition("\n")
     subject = head.removeprefix("Subject:")
     return one_line(subject, 200), body.strip("\n") + "\n"
 
 
-def _clean(event: Event, context: c.Mapping[str, t.Any], log_lines: int) -> dict[str, t.Any]:
-    """Return the context with every value that the templates use, none of them able to break a line."""
-    texts = (
-        "package",
-        "version",
-        "arch",
-        "branch",
-        "machine",
-        "outcome",
-        "reason",
-        "phase",
-        "detail",
-        "log",
-        "failure_class",
-        "line",
-    )
-    clean: dict[str, t.Any] = {name: one_line(context.get(name), 500) for name in texts}
-    clean["event"] = event
-    clean["seconds"] = _positive(context.get("seconds"))
-    clean["failures"] = int(_positive(context.get("failures")))
-    clean["token"] = int(_positive(context.get("token")))
-    clean["line_number"] = int(_positive(context.get("line_number")))
-    clean["further"] = [one_line(name, 40) for name in _sequence(context.get("further"))]
-    clean["around"] = [printable(line) for line in _sequence(context.get("around")) if isinstance(line, str)]
-    clean["problems"] = [one_line(problem, 1000) for problem in _sequence(context.get("problems"))]
-    clean["leftovers"] = [
-        {name: one_line(leftover.get(name), 500) for name in ("kind", "path", "item")}
-        for leftover in _sequence(context.get("leftovers"))
-        if isinstance(leftover, dict)
-    ]
-    clean["log_lines"] = [printable(line) for line in _sequence(context.get("log_lines")) if isinstance(line, str)]
-    if event == "failure" and not clean["log_lines"] and isinstance(context.get("log"), str) and context["log"]:
+def _template_values(event: Event, context: c.Mapping[str, t.Any], log_lines: int) -> dict[str, t.Any]:
+    """Return every value that templates use: the event's facts, and what only a message has."""
+    values = facts_of({**context, "event": event})
+    values["repeats"] = int(context.get("repeats") or 0)
+    values["log_lines"] = [printable(line) for line in sequence(context.get("log_lines")) if isinstance(line, str)]
+    if event == "failure" and not values["log_lines"] and isinstance(context.get("log"), str) and context["log"]:
         try:
-            clean["log_lines"] = tail(context["log"], log_lines)
-        except OSError as error:
-            clean["log_lines"] = [f"(the log cannot be read: {error.strerror})"]
-    return clean
-
-
-def _sequence(value: t.Any) -> c.Sequence[t.Any]:
-    return value[:10000] if isinstance(value, (list, tuple)) else ()
-
-
-def _positive(value: t.Any) -> float:
-    return value if isinstance(value, (int, float)) and 0 < value < 1e15 else 0
+            values["log_lines"] = tail(context["log"], log_lines)
+        except (OSError, ValueError) as error:
+            values["log_lines"] = [f"(the log cannot be read: {getattr(error, 'strerror', error)})"]
+    return values
 
 
 def compose(
@@ -259,7 +202,7 @@ def compose(
 
 
 class Notifier:
-    """Sends messages about one branch of one arch, from the spool directory."""
+    """Sends messages about one branch of one arch, and its machines, from the spool directory."""
 
     def __init__(
         self,
@@ -274,30 +217,37 @@ class Notifier:
         self._spool = spool
         self._sent = os.path.join(spool, "sent")
         self._hung = os.path.join(spool, ".hung")
+        self._repeats = Repeats(os.path.join(spool, "causes"), now=now)
         self._budget = budget
         self._now = now
         self._monotonic = monotonic
 
     def notify(self, event: Event, context: c.Mapping[str, t.Any]) -> list[Delivery]:
-        """Tell about the event, once per build, and send what waits; return what became of each message.
+        """Tell about the event, once, and send what waits; return what became of each message.
 
-        The identity of the build is arch, branch, package, queue and token in the context.
+        Which event it is, say arch, branch, package, queue and token in the context, of other events than those of
+        builds what C(identity_of) goes by.
         """
         config = self._config
         if config is None:
             return []
         _check_event(event)
+        context = {**context, "event": event}
+        if event in MENDED:
+            self._repeats.forget("failure", context)
         package = one_line(context.get("package"), 200)
         recipients, deliveries = self._recipients(config, event, context)
         if not recipients:
             return deliveries + self.flush()
         for directory in (self._spool, self._sent):
             os.makedirs(directory, exist_ok=True)
-        key = _key(event, context)
+        key = identity_of(context)
         if os.path.exists(self._path(key)) or os.path.exists(os.path.join(self._sent, key)):
             deliveries.append(Delivery(event, package, recipients, "duplicate", "it has been sent or waits to be sent"))
             return deliveries + self.flush()
-        self._write(config, key, event, package, recipients, context)
+        if not self._write_unless_repeated(config, key, event, package, recipients, context):
+            deliveries.append(Delivery(event, package, recipients, "repeated", "the same has been told lately"))
+            return deliveries + self.flush()
         flushed = self.flush()
         if not any((delivery.event, delivery.package) == (event, package) for delivery in flushed):
             flushed.append(Delivery(event, package, recipients, "spooled", "it waits for the next attempt"))
@@ -342,7 +292,8 @@ class Notifier:
         deliveries = []
         maintainer = context.get("maintainer")
         if event in config.maintainer and maintainer:
-            address = email.utils.parseaddr(one_line(maintainer, 320))[1]
+            found = _MAINTAINER.fullmatch(one_line(maintainer, 320))
+            address = found[1] or found[2] if found else ""
             if is_address(address) and "@" in address:
                 recipients.append(address)
             else:
@@ -350,6 +301,26 @@ class Notifier:
                 package = one_line(context.get("package"), 200)
                 deliveries.append(Delivery(event, package, (shown,), "rejected", "the maintainer has no mail address"))
         return tuple(dict.fromkeys(recipients)), deliveries
+
+    def _write_unless_repeated(
+        self,
+        config: MailConfig,
+        key: str,
+        event: Event,
+        package: str,
+        recipients: tuple[str, ...],
+        context: c.Mapping[str, t.Any],
+    ) -> bool:
+        """Put the message into the spool; return False if the same cause has been told lately, and was only counted."""
+        if not config.repeat or not is_problem(context):
+            self._write(config, key, event, package, recipients, context)
+            return True
+        with self._repeats.cause(context) as cause:
+            if cause.counts(key, config.repeat):
+                return False
+            self._write(config, key, event, package, recipients, {**context, "repeats": cause.times})
+            cause.told(key)  # whoever dies before this tells it once more: better than never
+        return True
 
     def _write(
         self,
@@ -427,17 +398,16 @@ class Notifier:
             os.utime(marker, (self._now(), self._now()))
 
     def _forget(self) -> None:
-        with contextlib.suppress(OSError), os.scandir(self._sent) as entries:
-            for entry in entries:
-                if self._now() - entry.stat().st_mtime > REMEMBERED:
-                    os.unlink(entry.path)
+        forget_old(self._sent, self._now())
+        self._repeats.forget_old(REMEMBERED)
 
 
-def _key(event: str, context: c.Mapping[str, t.Any]) -> str:
-    identity = [event, *(str(context.get(name, "")) for name in ("arch", "branch", "package", "queue", "token"))]
-    digest = hashlib.sha256("\0".join(identity).encode("utf-8", "replace")).hexdigest()
-    package = re.sub(r"[^A-Za-z0-9+._,~@-]", "_", identity[3])[:100]
-    return f"{event}.{package}.{digest[:32]}"
+def forget_old(directory: str, now: float) -> None:
+    """Remove the markers in the directory that nobody will ask for any more."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if now - entry.stat().st_mtime > REMEMBERED:
+                os.unlink(entry.path)
 
 
 @contextlib.contextmanager

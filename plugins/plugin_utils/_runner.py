@@ -178,6 +178,7 @@ def _variables(launch: Launch) -> dict[str, t.Any]:
         "portbuild_infra_retries": 0,
         "portbuild_claim_timeout": CLAIM_TIMEOUT,
         "__dispatch_earlier": launch.earlier,
+        "__dispatch_blocks": {"blocks": launch.blocks, "blocked": list(launch.blocked)},
     }
 
 

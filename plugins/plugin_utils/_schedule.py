@@ -213,6 +213,11 @@ class Schedule:
         """Return how many packages are skipped that need this one."""
         return sum(self.state(name) is State.SKIPPED for name in self.graph.dependents(package))
 
+    def needed_for(self, package: str) -> list[str]:
+        """Return the packages that are to be built and cannot be if this one fails."""
+        open_ = (State.QUEUED, State.SKIPPED)
+        return [name for name in self.graph.dependents(package) if self.state(name) in open_]
+
     def machine(self, package: str) -> str:
         """Return where the package runs; empty when it does not."""
         found = self.pool.where.get(self.graph.find(package))

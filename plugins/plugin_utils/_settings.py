@@ -36,6 +36,7 @@ from ..module_utils._names import (
     check_version,
 )
 from ._conf import ArchConfig, check_system, Conf, Problem
+from ._events import EVENTS
 from ._systems import system_names
 
 PREFIX = "portbuild_"
@@ -46,6 +47,8 @@ DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX = "dispatch", "bulk", "setup", "b
 CONTROL, CHECKMACHINES, DOCTOR, STATUS = "control", "checkmachines", "doctor", "status"
 ROLES = (DISPATCH, BULK, SETUP, BINDIST, CLEANUP, INDEX, CONTROL, CHECKMACHINES, DOCTOR, STATUS)
 NEED_WHERE = tuple(role for role in ROLES if role != DOCTOR)  # the doctor says itself what is missing
+_TELLING = (DISPATCH, CLEANUP, CHECKMACHINES)  # where something happens that people and hooks hear of
+EVENT = PREFIX + "event"  # no setting: what the tasks of portbuild_hook_tasks are told
 _ONLY_ONE = ("package", "machine", "make_share")  # what is said of one dispatch; all else holds for those of a bulk too
 
 Scope = t.Literal["controller", "branch", "machine"]
@@ -305,21 +308,18 @@ def _mapping(value: t.Any) -> c.Mapping[t.Any, t.Any]:
     return value
 
 
-MAIL_EVENTS = ("failure", "fetch_problem", "plist", "broken_built", "builds_again")
-
-
 class Recipients(Kind):
     """By event, who hears about it."""
 
     ansible = "dict"
-    expected = f"a dictionary of lists of mail addresses, by event ({', '.join(MAIL_EVENTS)})"
+    expected = f"a dictionary of lists of mail addresses, by event ({', '.join(EVENTS)})"
 
     def __init__(self, addresses: Words) -> None:
         self._addresses = addresses
 
     def parse(self, value: t.Any) -> dict[str, tuple[str, ...]]:
         by_event = _mapping(value)
-        if not set(by_event) <= set(MAIL_EVENTS):
+        if not set(by_event) <= set(EVENTS):
             raise ValueError
         return {str(event): self._addresses.parse(whom) for event, whom in by_event.items()}
 
@@ -1043,18 +1043,21 @@ class Settings:
         None,
         "The mail server. Without one no mail is sent.",
         scope="controller",
+        roles=_TELLING,
     )
     mail_port: int = _setting(
         Int(1, 65535),
         25,
         "The port of the mail server.",
         scope="controller",
+        roles=_TELLING,
     )
     mail_tls: str = _setting(
         Choice("none", "starttls"),
         "none",
         "How the connection to the mail server is encrypted.",
         scope="controller",
+        roles=_TELLING,
     )
     mail_username: str = _setting(
         Text("one line of text", r"[^\x00-\x1f\x7f]+"),
@@ -1062,6 +1065,7 @@ class Settings:
         "The account on the mail server, where it wants one.",
         scope="controller",
         conf=(),
+        roles=_TELLING,
     )
     mail_password: str = _setting(
         Text("one line of text", r"[^\x00-\x1f\x7f]+"),
@@ -1070,12 +1074,14 @@ class Settings:
         scope="controller",
         conf=(),
         secret=True,
+        roles=_TELLING,
     )
     mail_from: str = _setting(
         _ADDRESS,
         None,
         "The sender of the mail. Without one it is C(portbuild) at the host name of the controller.",
         scope="controller",
+        roles=_TELLING,
     )
     mail_to: tuple[str, ...] = _setting(
         _ADDRESSES,
@@ -1083,20 +1089,62 @@ class Settings:
         "Who gets the mail about every event that O(portbuild_mail_events) does not name.",
         "The original's C(mailto).",
         conf=("mail_to", "mailto"),
+        roles=_TELLING,
     )
     mail_events: dict[str, tuple[str, ...]] = _setting(
         Recipients(_ADDRESSES),
         {},
         "By event, the list of addresses that get its mail: V(failure) of a package that is not marked as broken, "
         "V(fetch_problem) for something strange while results come home, V(plist) for errors in a packing list, "
-        "V(broken_built) for a package marked as broken that builds, V(builds_again) for one that had failed before.",
+        "V(broken_built) for a package marked as broken that builds, V(builds_again) for one that had failed before, "
+        "V(machine_lost) for a machine that C(checkmachines) takes out of the queue, V(machine_back) for one that is back, "
+        "V(bulk_ended) for a bulk build that has come to its end.",
         "An empty list switches the event off.",
         conf=(),
+        roles=_TELLING,
     )
     mail_maintainers: bool = _setting(
         Bool(),
         False,
         "Whether the maintainer of a package gets the mail about it too. Failures of infrastructure never go there.",
+        roles=_TELLING,
+    )
+
+    mail_repeat: int = _setting(
+        Duration("0s", "365d"),
+        "1d",
+        "For how long a problem of a package is not told again when its cause is the same: the same class of failure and "
+        "reason; for strange results, the same machine and the same words but for numbers. The next message says how often it has come meanwhile.",
+        "A package that was built in between has a new problem. With V(0) each is told.",
+        roles=_TELLING,
+    )
+    mail_templates: str = _setting(
+        Path(),
+        None,
+        "A directory on the controller with templates (Jinja2) of messages, each C(EVENT.j2), that are used in place of "
+        "those that are shipped. The first line is the subject.",
+        roles=_TELLING,
+    )
+    hook: str = _setting(
+        Path(),
+        None,
+        "An executable on the controller that is run for each event, whether anybody gets mail about it or not. "
+        "Its argument is the name of the event, its standard input the event as one JSON object.",
+        "What it ends with is no failure of anything, but a warning.",
+        roles=_TELLING,
+    )
+    hook_timeout: int = _setting(
+        Duration("1s", "1h"),
+        "30s",
+        "How long O(portbuild_hook) may take before it is killed. A dispatch holds its slot meanwhile.",
+        roles=_TELLING,
+    )
+    hook_tasks: str = _setting(
+        Path(),
+        None,
+        "A file of tasks on the controller that is included for each event, with the event in the variable "
+        "C(portbuild_event). The tasks run on the controller; when one of them fails, nothing else does.",
+        roles=_TELLING,
     )
 
     # setup
@@ -1429,7 +1477,7 @@ def _resolve_for_package(package: str, found: dict[str, t.Any], problems: list[s
 
 def unknown(names: c.Iterable[str]) -> list[Problem]:
     """Return a problem for each portbuild_ variable that no setting is called, with the nearest that is."""
-    strangers = sorted(name for name in names if name.startswith(PREFIX) and name not in SETTINGS)
+    strangers = sorted(name for name in names if name.startswith(PREFIX) and name not in (*SETTINGS, EVENT))
     return [Problem("", _stranger(name), (name,)) for name in strangers]
 
 

@@ -33,11 +33,13 @@ from ansible.utils.display import Display
 from ..module_utils._errors import PortbuildError
 from ._candidates import find_candidates, inventory_machines
 from ._context import StepContext
+from ._hook import BadHook
 from ._inventory import connection_variables
 from ._owner import Owner
 from ._queue import Candidate, Lease, Queue
 from ._replies import check_reply, clean_reply
 from ._settings import given_client_user, refuse_unknown, resolve, Settings
+from ._telling import check_telling
 from ._text import one_line
 
 COLLECTION = "portbuild.cluster"
@@ -262,6 +264,17 @@ class StepAction(ActionBase):
             client_user = given_client_user(variables, context.config, machine, own)
             self.log_in(task_vars, machine, client_user, context.settings.sudo_cmd)
         return context
+
+    def check_telling(self, settings: Settings) -> None:
+        """Raise PortbuildError for hooks and templates that cannot be used: what is included later must not end a play."""
+        check_telling(settings)
+        if settings.hook_tasks:
+            try:
+                tasks = self._loader.load_from_file(settings.hook_tasks)
+            except AnsibleError as error:
+                raise BadHook(f"portbuild_hook_tasks, {settings.hook_tasks}, cannot be read: {error}") from None
+            if not isinstance(tasks, list):
+                raise BadHook(f"portbuild_hook_tasks, {settings.hook_tasks}, is no list of tasks.")
 
     def log_in(self, task_vars: c.Mapping[str, t.Any], machine: str, client_user: str, sudo_cmd: str) -> None:
         """Log in as client_user, and become root by sudo_cmd, where Ansible's own variables do not say how.

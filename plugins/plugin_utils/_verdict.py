@@ -19,7 +19,7 @@ from ._attempts import Attempt, blames_package, RESOURCES
 from ._classify import classify
 from ._context import StepContext
 from ._duds import read_duds
-from ._notify import context_of, events_of
+from ._events import context_of, events_of
 from ._queue import Lease
 from ._record import path_of, Recorder, waiting_log
 from ._results import build_record, Spoiled

@@ -20,6 +20,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import MachineUnreachable, StepFailed
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import BuildRecord
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import NOTHING, Told
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import dead_owner
 
 FACTS = {"clock": {}, "unfit": [], "jobs": [], "chroots": [], "load": [0.5, 1.0, 2.25], "boot_id": "boot-1"}
@@ -209,3 +210,95 @@ def test_check_mode_only_looks(step: Step, context: StepContext) -> None:
     before = sorted(str(path) for path in pathlib.Path(context.layout.root).rglob("*"))
     assert "a1 would go offline" in check(step, context).run()["msg"]
     assert sorted(str(path) for path in pathlib.Path(context.layout.root).rglob("*")) == before
+
+
+# -- people ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(context: StepContext, monkeypatch) -> list[dict[str, t.Any]]:
+    """The events that people and hooks are told of."""
+    found: list[dict[str, t.Any]] = []
+
+    def tell(_context: StepContext, events: list[dict[str, t.Any]]) -> Told:
+        found.extend(events)
+        return NOTHING
+
+    monkeypatch.setattr(check_machines, "tell", tell)
+    return found
+
+
+def test_an_outage_is_told_once_with_all_its_jobs(step: Step, context: StepContext, told: list) -> None:
+    for package in ("foo", "bar"):
+        context.queue.claim(job(package), [Candidate("a1", 2)], Owner.of(os.getpid()), wait=0)
+    for why in ("no route", "no route", "timeout"):
+        step.answers = [MachineUnreachable("a1", why), MachineUnreachable("a1", why)]
+        check(step, context).run()
+    assert [(event["event"], event["machine"]) for event in told] == [("machine_lost", "a1")]
+    assert "no route" in told[0]["reason"]
+    assert sorted(told[0]["jobs"]) == ["amd64/14/bar", "amd64/14/foo"]
+    assert told[0]["since"] == offline(context)["since"]
+    check(step, context).run()
+    check(step, context).run()
+    assert [event["event"] for event in told] == ["machine_lost", "machine_back"]
+    assert told[1]["since"] == told[0]["since"]
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+    assert [event["event"] for event in told] == ["machine_lost", "machine_back", "machine_lost"]
+    assert told[2]["since"] > told[0]["since"]
+
+
+def test_who_dies_before_he_could_tell_is_made_up_for(step: Step, context: StepContext, told: list) -> None:
+    context.queue.take_out("a1", "no route")  # and died
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+    assert [event["event"] for event in told] == ["machine_lost"]
+    write_history(context.layout.check("a1"), History(outages=1, lost=5.0, told=offline(context)["since"]))
+    context.queue.bring_back("a1")  # and died
+    check(step, context).run()
+    check(step, context).run()
+    assert [event["event"] for event in told] == ["machine_lost", "machine_back"]
+
+
+def test_what_could_not_be_told_is_told_in_the_next_round(
+    step: Step, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+
+    def tell(_context: StepContext, events: list[dict[str, t.Any]]) -> Told:
+        told.extend(events)
+        return NOTHING._replace(problems=["No space left."], untold=["machine_lost"] if len(told) < 2 else [])
+
+    monkeypatch.setattr(check_machines, "tell", tell)
+    for _round in range(4):
+        step.answers = [gone(), gone()]
+        check(step, context).run()
+    assert [event["event"] for event in told] == ["machine_lost"] * 2
+
+
+def test_of_a_machine_that_a_person_has_taken_out_nothing_is_told(step: Step, context: StepContext, told: list) -> None:
+    context.queue.offline("a1", "new disks", "ada")
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+    check(step, context).run()
+    assert told == []
+
+
+def test_in_check_mode_nothing_is_told(step: Step, context: StepContext, told: list) -> None:
+    step.check_mode = True
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+    assert told == []
+
+
+def test_the_tasks_of_the_administrator_hear_of_it(step: Step, tmp_path: pathlib.Path) -> None:
+    tasks = tmp_path / "tasks.yml"
+    tasks.write_text("[]\n", encoding="utf-8")
+    context = make_context(tmp_path / "root", portbuild_hook_tasks=str(tasks))
+    step.answers = [gone(), gone()]
+    told = check(step, context).run()["told"]
+    assert told["tasks"] == str(tasks)
+    assert [event["event"] for event in told["events"]] == ["machine_lost"]
+    step.answers = [gone(), gone()]
+    assert check(step, context).run()["told"] == {"tasks": "", "events": []}
+    assert [event["event"] for event in check(step, context).run()["told"]["events"]] == ["machine_back"]

@@ -78,6 +78,7 @@ class World(Launcher):
         self.held: dict[str, str] = {}
         self.foreign: collections.Counter[str] = collections.Counter()
         self.began: collections.Counter[str] = collections.Counter()
+        self.launches: list[Launch] = []
         self.said: list[str] = []
         self.time = 1000.0
         self.token = 0
@@ -153,6 +154,7 @@ class World(Launcher):
 
     def start(self, launch: Launch) -> None:
         name = launch.package
+        self.launches.append(launch)
         going = self.running.get(name)
         if going is not None:
             assert not going.dispatched, f"{name} is dispatched twice"

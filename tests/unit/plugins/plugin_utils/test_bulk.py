@@ -50,6 +50,16 @@ def test_what_fails_takes_its_dependents_along(world: World) -> None:
     assert world.begin().to_the_end()["built"] == ["b", "d"]
 
 
+def test_a_dispatch_knows_what_its_package_blocks(world: World) -> None:
+    world.begin().to_the_end()
+    assert {launch.package: (launch.blocks, launch.blocked) for launch in world.launches} == {
+        "a": (3, ("b", "c", "d")),
+        "b": (1, ("d",)),
+        "c": (1, ("d",)),
+        "d": (0, ()),
+    }
+
+
 def test_a_change_spreads_only_if_something_comes_out_of_it(world: World) -> None:
     world.begin().to_the_end()
     world.digests["a"] = "another recipe"

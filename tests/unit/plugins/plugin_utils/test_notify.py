@@ -21,13 +21,11 @@ from hypothesis import strategies as st
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._errors import PortbuildError
 from ansible_collections.portbuild.cluster.plugins.plugin_utils import _notify
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._events import context_of, EVENTS, events_of
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._notify import (
     BadMailConfig,
     compose,
-    context_of,
     Delivery,
-    EVENTS,
-    events_of,
     MailConfig,
     Notifier,
     render,
@@ -36,6 +34,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import Re
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._branch import build, lost
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._smtp import SmtpServer
 
+NOT_OF_BUILDS = ("machine_lost", "machine_back", "bulk_ended")
 RECORDED = Recorded(True, None, False, False, 0)
 
 
@@ -132,8 +131,8 @@ def test_events() -> None:
 # -- messages ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event", EVENTS)
-def test_every_event_has_a_message(post: Post, server: SmtpServer, event: t.Any) -> None:
+@pytest.mark.parametrize("event", [event for event in EVENTS if event not in NOT_OF_BUILDS])
+def test_every_event_of_a_build_has_a_message(post: Post, server: SmtpServer, event: t.Any) -> None:
     more = {
         "problems": ["a.deb is not what was announced"],
         "leftovers": [{"kind": "extra", "path": "/etc/x", "item": "hello.deb"}],
@@ -148,6 +147,49 @@ def test_every_event_has_a_message(post: Post, server: SmtpServer, event: t.Any)
     assert ("last" in text.splitlines()) == (event == "failure")
     assert ("extra  /etc/x  (hello.deb)" in text) == (event == "plist")
     assert ("- a.deb is not" in text) == (event == "fetch_problem")
+
+
+OF_OTHERS = [
+    (
+        {"event": "machine_lost", "machine": "a1", "reason": "no route", "since": 5.0, "jobs": ["amd64/bookworm/foo"]},
+        "a1 is offline on amd64: no route",
+        ["amd64/bookworm/foo", "Reason:   no route"],
+    ),
+    (
+        {"event": "machine_back", "machine": "a1", "since": 5.0, "seconds": 60},
+        "a1 is back on amd64 after 1 min 0 s",
+        [],
+    ),
+    (
+        {
+            "event": "bulk_ended",
+            "run": 3,
+            "outcome": "failed",
+            "counts": {"built": 7, "failed": 1, "skipped": 2},
+            "failed": [{"package": "foo", "reason": "It\nfailed.", "blocks": 2}],
+            "summary": "/x/summary.json",
+        },
+        "Bulk build of amd64/bookworm has ended: 7 built, 1 failed, 2 skipped",
+        ["failed: foo (blocks 2): It failed.", "Summary:   /x/summary.json"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "subject", "lines"), OF_OTHERS, ids=NOT_OF_BUILDS)
+def test_every_other_event_has_a_message(
+    post: Post, server: SmtpServer, event: dict[str, t.Any], subject: str, lines: list[str]
+) -> None:
+    event = {"arch": "amd64", "branch": "bookworm", **event}
+    assert states(post.notifier.notify(event["event"], event)) == ["delivered"]
+    message = server.mails[0].message
+    assert message["Subject"] == subject
+    for line in lines:
+        assert line in message.get_content().splitlines()
+    assert states(post.notifier.notify(event["event"], event)) == ["duplicate"]
+    if "machine" in event:  # one machine, one outage, whichever branch looks after it
+        assert states(post.notifier.notify(event["event"], {**event, "branch": "trixie"})) == ["duplicate"]
+        event["since"] = 6.0
+        assert states(post.notifier.notify(event["event"], event)) == ["delivered"]
 
 
 def test_a_failure_brings_the_last_lines_of_the_log(tmp_path: pathlib.Path, post: Post, server: SmtpServer) -> None:
@@ -229,13 +271,16 @@ def test_own_templates(tmp_path: pathlib.Path, server: SmtpServer) -> None:
     assert "packing-list" in server.mails[1].message["Subject"]
 
 
-@pytest.mark.parametrize("text", ["{{ nonsense }}", "{% if %}", "{{ package.__class__.__mro__ }}"])
-def test_a_template_that_is_wrong(tmp_path: pathlib.Path, server: SmtpServer, text: str) -> None:
-    (tmp_path / "failure.j2").write_text(text, "utf-8")
+@pytest.mark.parametrize(
+    "text", ["{{ nonsense }}", "{% if %}", "{{ package.__class__.__mro__ }}", "{{ 1 // 0 }}", "\xff"]
+)
+def test_a_template_that_is_wrong_loses_no_message(tmp_path: pathlib.Path, server: SmtpServer, text: str) -> None:
+    (tmp_path / "failure.j2").write_bytes(text.encode("latin-1"))
     post = Post(tmp_path, server.port, templates=str(tmp_path))
-    with pytest.raises(PortbuildError, match=r"The template failure\.j2 cannot be used"):
-        post.notify()
-    assert post.spooled() == []
+    assert states(post.notify()) == ["delivered"]
+    message = server.mails[0].message
+    assert message["Subject"].startswith("hello 2.10-3 failed on amd64/bookworm")
+    assert f"The template failure.j2 in {tmp_path} cannot be used: " in message.get_content()
 
 
 def test_without_jinja2(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

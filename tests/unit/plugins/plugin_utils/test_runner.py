@@ -20,9 +20,10 @@ def event(kind: str, result: dict[str, t.Any], **more: t.Any) -> dict[str, t.Any
 
 
 def test_the_variables_are_settings() -> None:
-    variables = _variables(Launch("foo", "foo=1.0", "a1", 2, []))
+    variables = _variables(Launch("foo", "foo=1.0", "a1", 2, [], 12, ("bar", "baz")))
     refuse_unknown(variables)
     assert (variables["portbuild_package"], variables["portbuild_machine"]) == ("foo=1.0", "a1")
+    assert variables["__dispatch_blocks"] == {"blocks": 12, "blocked": ["bar", "baz"]}
 
 
 def test_the_last_outcome_counts() -> None:

@@ -17,7 +17,6 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.portbuild.cluster.plugins.plugin_utils import _notify
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import (
     ArchConfig,
     load_directory,
@@ -26,7 +25,6 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._conf import (
 )
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import (
     CONF_NAMES,
-    MAIL_EVENTS,
     resolve,
     ROLES,
     SettingError,
@@ -85,10 +83,6 @@ def test_types_of_the_dataclass_are_those_of_the_values() -> None:
     types = t.get_type_hints(Settings)
     for setting in SETTINGS.values():
         assert isinstance(setting.default, t.get_origin(types[setting.field]) or types[setting.field]), setting.name
-
-
-def test_mail_events_are_those_of_the_notifier() -> None:
-    assert MAIL_EVENTS == _notify.EVENTS
 
 
 # -- values ------------------------------------------------------------------------------------------------------------
