@@ -4,11 +4,28 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import types
+import typing as t
+
 import pytest
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting import decide
+from ansible_collections.portbuild.cluster.plugins.plugin_utils import _collecting
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import Candidate
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting import (
+    Abandoned,
+    Action,
+    decide,
+    resolve_abandoned,
+)
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Lease
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import BuildRecord
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import NOTHING, Told
+from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import dead_owner
 
 
 def lease(state: str = "claimed") -> Lease:
@@ -43,3 +60,35 @@ def test_what_has_been_recorded_or_superseded_is_not_wanted(chroot: dict) -> Non
     assert decide(lease("lost"), {**chroot, "build_token": 7}, 8)[0] == "discard"
     assert decide(lease("lost"), {**chroot, "build_token": 7}, 6)[0] in ("leave", "collect")
     assert decide(lease("kept"), {**chroot, "build_token": 7}, 8)[0] == "leave"
+
+
+@pytest.mark.parametrize(("action", "recorded"), [("discard", True), ("drop", True), ("clean", False)])
+def test_a_build_whose_dispatch_died_before_it_could_tell_is_told(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, action: Action, recorded: bool
+) -> None:
+    where = {"root": str(tmp_path), "arch": "amd64", "branch": "14", "system": "debian"}
+    context = StepContext({f"portbuild_{name}": value for name, value in where.items()})
+    for directory in context.layout.directories:
+        os.makedirs(directory, exist_ok=True)
+    queue = context.queue
+    queue.enter("a1", 1)
+    job = Job("amd64", "14", "foo")
+    left = queue.claim(job, [Candidate("a1", 1)], dead_owner(), wait=0)
+    queue.update(left, build_token=left.token)
+    if recorded:
+        build = BuildRecord(
+            queue=queue.id(), token=left.token, package="foo", machine="a1", outcome="failed", reason="timeout"
+        )
+        context.store.record(build)
+    told: list[t.Any] = []
+
+    def tell(_context: StepContext, events: list[t.Any]) -> Told:
+        told.extend((event["event"], event["token"]) for event in events)
+        return NOTHING
+
+    monkeypatch.setattr(_collecting, "tell", tell)
+    monkeypatch.setattr(_collecting, "clean_chroot", lambda *_x, **_y: None)
+    step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()))
+    resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), action, ""), {})
+    assert told == ([("failure", left.token)] if recorded else [])
+    assert queue.all_leases() == []
