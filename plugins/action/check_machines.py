@@ -292,8 +292,8 @@ class _Check:
             self._save(dataclasses.replace(self.history, told=since))
 
     def _tell_back(self) -> None:
-        lost = self.history.told or self.history.lost
-        self._tell("machine_back", since=lost, seconds=max(0.0, self.began - lost))
+        since = self.history.outage
+        self._tell("machine_back", since=since, seconds=max(0.0, self.began - since))
 
     def _tell(self, event: Event, **more: t.Any) -> None:
         self.told = tell(self.context, [machine_event(self.context, event, self.machine, **more)])

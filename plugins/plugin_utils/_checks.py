@@ -48,6 +48,11 @@ class History:
         """Whether the machine was lost, and has not been seen back."""
         return self.lost > self.returned
 
+    @property
+    def outage(self) -> float:
+        """Since when it is away, as people were told, or when it was last lost if they were not."""
+        return self.told if self.told > self.returned else self.lost
+
     def after_loss(self, now: float) -> History:
         """Return the history of a machine that goes offline now, or that failed to come back."""
         quiet = 0 < self.returned <= now - QUIET and self.lost <= self.returned

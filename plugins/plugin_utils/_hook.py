@@ -37,7 +37,10 @@ _ENVIRONMENT = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "T
 
 
 class BadHook(PortbuildError):
-    """A hook that is not there, or cannot be run."""
+    """A hook that is not there, or cannot be run. It is the controller's trouble: a bulk build waits for a remedy."""
+
+    def __init__(self, message: str, *, remedy: str = "") -> None:
+        super().__init__(message, remedy=remedy, details={"reason": "controller"})
 
 
 def check_hooks(command: str, tasks: str) -> None:

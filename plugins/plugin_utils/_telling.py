@@ -16,7 +16,7 @@ import typing as t
 
 from ..module_utils._errors import PortbuildError
 from ._context import StepContext
-from ._events import Event
+from ._events import Event, EVENTS
 from ._hook import check_hooks, Hooks
 from ._notify import BadMailConfig, default_sender, Delivery, MailConfig, Notifier, State
 from ._settings import Settings
@@ -55,6 +55,7 @@ def check_telling(settings: Settings) -> None:
         raise BadMailConfig(
             f"portbuild_mail_templates is {settings.mail_templates}, which is no directory.",
             remedy="Without it, the templates that are shipped are used.",
+            details={"reason": "controller"},
         )
 
 
@@ -95,6 +96,9 @@ def tell(context: StepContext, events: c.Sequence[c.Mapping[str, t.Any]]) -> Tol
         except (PortbuildError, OSError) as error:
             problems.append(f"No mail can be sent: {error}")
     for event in events:
+        if event.get("event") not in EVENTS:
+            problems.append(f"{event.get('event')!r:.100} is no event: it must be one of {', '.join(EVENTS)}.")
+            continue
         try:
             deliveries.extend(make_notifier(context).notify(event["event"], event))
         except (PortbuildError, OSError) as error:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import pathlib
 import typing as t
@@ -28,6 +29,17 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import CH
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queue_yard import dead_owner, job, Yard
 
 NOW = 1_000_000.0
+
+
+def test_an_outage_has_one_name_while_it_lasts() -> None:
+    assert not History().away
+    history = History().after_loss(NOW)
+    assert (history.away, history.outage) == (True, NOW)
+    history = dataclasses.replace(history, told=NOW - 1).after_loss(NOW + 5)  # it could not come back
+    assert (history.away, history.outage) == (True, NOW - 1)
+    history = history.after_return(NOW + 9, "boot")
+    assert not history.away
+    assert history.after_loss(NOW + 20).outage == NOW + 20  # nobody was told of this one yet
 
 
 def test_who_is_lost_often_waits_longer_each_time() -> None:

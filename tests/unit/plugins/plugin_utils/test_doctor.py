@@ -147,6 +147,13 @@ def test_the_branch(context: StepContext) -> None:
     assert sum(entry.level == "PROBLEM" for entry in branch(context)) == 2
 
 
+def test_a_hook_that_is_not_there(context: StepContext) -> None:
+    broken = StepContext({**context.variables, "portbuild_hook": "/nonexistent/hook"})
+    (found,) = [found for found in branch(broken) if "portbuild_hook" in found.text]
+    assert found.level == "PROBLEM"
+    assert "the user who runs this may execute" in found.remedy
+
+
 def test_machines_without_jobs(context: StepContext) -> None:
     context.queue.enter("a1", 2)
     context.queue.enter("a2", 2)

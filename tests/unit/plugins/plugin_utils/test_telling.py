@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk import PAUSES
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._events import EVENTS, facts_of
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._hook import BadHook
@@ -171,8 +172,9 @@ def test_what_is_not_there_is_said_before_anything_happens(tmp_path: pathlib.Pat
         ({"hook_tasks": str(tmp_path)}, BadHook),
         ({"mail_templates": str(plain)}, BadMailConfig),
     ):
-        with pytest.raises(error, match=f"portbuild_{next(iter(settings_))} is /"):
+        with pytest.raises(error, match=f"portbuild_{next(iter(settings_))} is /") as caught:
             check_telling(make_context(tmp_path, **settings_).settings)
+        assert caught.value.details["reason"] in PAUSES  # it must not fail every package of a bulk build
 
 
 def test_nothing_that_goes_wrong_ends_a_dispatch(tmp_path: pathlib.Path) -> None:
@@ -186,6 +188,14 @@ def test_nothing_that_goes_wrong_ends_a_dispatch(tmp_path: pathlib.Path) -> None
     assert len(told.problems) == 2
     (problem,) = tell(context, []).problems
     assert problem.startswith("No mail can be sent: ")
+
+
+def test_what_is_no_event_is_a_warning(tmp_path: pathlib.Path) -> None:
+    hook = make_hook(tmp_path / "hook", f"touch {tmp_path}/ran")
+    for event in ({**FAILURE, "event": "../explosion"}, {}):
+        told = tell(make_context(tmp_path, hook=hook), [event])
+        assert "is no event: it must be one of failure, " in told.problems[0]
+    assert not (tmp_path / "ran").exists()
 
 
 def test_who_hears_of_what_differs_by_branch_and_event(tmp_path: pathlib.Path) -> None:
