@@ -44,7 +44,7 @@ class Desk:
         hook.write_text(f'#!/bin/sh\ncat >>{self._events}; echo "no tracker for $1"; exit 1\n', encoding="utf-8")
         hook.chmod(0o755)
         tasks.write_text(TASKS.replace("NOTES", str(self._notes)), encoding="utf-8")
-        self.hooks = {"hook": str(hook), "hook_tasks": str(tasks)}
+        self.hooks: dict[str, t.Any] = {"hook": str(hook), "hook_tasks": str(tasks)}
 
     @property
     def mail(self) -> dict[str, t.Any]:
