@@ -30,6 +30,7 @@ SHOWN = [*examples.plugin_examples(), *examples.page_examples()]
 #: Words that begin with portbuild_ and are no settings, and why not.
 OTHER_WORDS = {
     "portbuild_client": "the account of the test bed",
+    "portbuild_event": "what the tasks of portbuild_hook_tasks are told",
 }
 #: What the guides add to the collection.
 ADDED = {"portbuild_system": "plain", "portbuild_chroot_backend": "copy"}
