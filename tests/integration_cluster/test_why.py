@@ -11,6 +11,8 @@ import pathlib
 import re
 import shutil
 
+import pytest
+
 from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Farm, wait_for
 from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
     let_all_end,
@@ -88,6 +90,7 @@ def test_each_reason_for_waiting(idle: Farm, tmp_path: pathlib.Path) -> None:
         let_all_end(idle.cluster, [running])
 
 
+@pytest.mark.slow
 def test_a_machine_is_set_aside_and_nobody_else_may(idle: Farm, tmp_path: pathlib.Path) -> None:
     """Its disk is full; what only it may build waits, until the run is told to stop."""
     client = idle.cluster["client2"]
@@ -157,6 +160,7 @@ def test_each_reason_for_building_anew(idle: Farm, tmp_path: pathlib.Path) -> No
     assert reasons(bulk(idle, tree, "--check", package_settings=options).ok().output) == {}
 
 
+@pytest.mark.slow
 def test_a_new_bindist_is_a_reason(idle: Farm, tmp_path: pathlib.Path) -> None:
     tree = make_tree(tmp_path / "tree", {"pbr-base": ""})
     bulk(idle, tree).ok()
