@@ -56,7 +56,7 @@ def accepts(question: Question, answer: t.Any) -> bool:
     if question["type"] in TEXTS:
         size = len(answer) if isinstance(answer, str) else None
     elif question["type"] == "integer":
-        size = answer if type(answer) is int else None
+        size = answer if isinstance(answer, int) and not isinstance(answer, bool) else None
     else:
         return answer in question["choices"]
     return size is not None and (least is None or size >= least) and (most is None or size <= most)

@@ -295,8 +295,8 @@ class _Check:
         since = self.history.outage
         self._tell("machine_back", since=since, seconds=max(0.0, self.began - since))
 
-    def _tell(self, event: Event, **more: t.Any) -> None:
-        self.told = tell(self.context, [machine_event(self.context, event, self.machine, **more)])
+    def _tell(self, event: Event, *, since: float, **more: t.Any) -> None:
+        self.told = tell(self.context, [machine_event(self.context, event, self.machine, since=since, **more)])
         for problem in self.told.problems:
             display.warning(problem)
 
