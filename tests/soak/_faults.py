@@ -41,7 +41,7 @@ class Ground:
 
     farm: Farm
     rng: random.Random
-    packages: t.Sequence[str]
+    packages: t.Sequence[str]  # that anybody may dispatch
     running: dict[str, Running] = dataclasses.field(default_factory=dict)  # playbooks, by a name for each
     hurt: set[str] = dataclasses.field(default_factory=set)  # parts that wait to be healed
 
