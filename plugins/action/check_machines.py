@@ -133,16 +133,18 @@ class _Check:
         A connection that ends at once may be one that was kept open over a reboot: it is tried once more.
         """
         limit = float(self.context.settings.check_timeout)
+        # Outside of what follows: a file of the controller that cannot be read is no fault of the machine.
+        wanted = wishes(self.context.settings, current_tarballs(self.context))
         began = time.monotonic()
         try:
             try:
-                self._look(limit)
+                self._look(wanted, limit)
             except MachineUnreachable:
                 left = limit - (time.monotonic() - began)
                 if left < limit / 2:
                     raise
                 self.step.drop_connection()
-                self._look(left)
+                self._look(wanted, left)
         except MachineUnreachable as error:
             return one_line(str(error), REASON_LIMIT), True
         except PortbuildError as error:
@@ -150,14 +152,13 @@ class _Check:
         self._note_load()
         return one_line(" ".join(str(line) for line in self.facts["unfit"]), REASON_LIMIT), False
 
-    def _look(self, limit: float) -> None:
-        settings = self.context.settings
+    def _look(self, wanted: Facts, limit: float) -> None:
         self.facts = look(
             self.step,
-            wishes(settings, current_tarballs(self.context)),
+            wanted,
             self.task_vars,
             machine=self.machine,
-            max_clock_offset=settings.max_clock_offset,
+            max_clock_offset=self.context.settings.max_clock_offset,
             limit=limit,
         )
 

@@ -13,6 +13,7 @@ import pytest
 
 from ansible_collections.portbuild.cluster.plugins.action import check_machines
 from ansible_collections.portbuild.cluster.plugins.action.check_machines import _Check
+from ansible_collections.portbuild.cluster.plugins.module_utils._files import BadFile, NewerFile
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import Candidate
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._checks import History, read_history, write_history
@@ -103,6 +104,15 @@ def test_a_connection_that_was_kept_open_over_a_reboot_is_tried_again(step: Step
     step.answers = [gone(), gone()]
     assert check(step, context).run()["state"] == "offline"
     assert "no route" in offline(context)["reason"]
+
+
+def test_what_the_controller_cannot_read_is_no_fault_of_the_machine(step: Step, context: StepContext) -> None:
+    path = pathlib.Path(context.layout.bindist_facts)
+    for text, error in (('{"schema": 2}', NewerFile), ("rubbish", BadFile)):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(error, match=r"bindist\.json"):
+            check(step, context).run()
+    assert (step.asked, offline(context)) == (0, {})
 
 
 def test_the_load_is_noted_as_uptime_prints_it(step: Step, context: StepContext) -> None:
