@@ -29,7 +29,7 @@ import typing as t
 from urllib.parse import urlsplit, urlunsplit
 
 from ..module_utils._errors import PortbuildError
-from ..module_utils._files import sha256_file, sync_directory, temporary_name
+from ..module_utils._files import NewerFile, sha256_file, sync_directory, temporary_name
 from ..module_utils._lock import Lock
 from ..module_utils._process import check_run, CommandError
 from ..module_utils._tarballs import BadTarball, check_members
@@ -325,7 +325,7 @@ class Made(t.NamedTuple):
 def make_tree(
     layout: Layout, source: Source, *, really: bool, landmark: str = LANDMARK, now: c.Callable[[], float] = time.time
 ) -> Made:
-    """Make the branch's tarball unless it is of the source's present state; raises NoTree."""
+    """Make the branch's tarball unless it is of the source's present state; raises NoTree or NewerFile."""
     before = _present(layout)
     state = source.state()
     if _is_of(before, state):
@@ -355,8 +355,11 @@ def make_tree(
 
 
 def _present(layout: Layout) -> Published | None:
+    """Return the tree that is there, None if there is none that can be used; raises NewerFile."""
     try:
         return read_tree(layout)
+    except NewerFile:
+        raise
     except PortbuildError:
         return None
 

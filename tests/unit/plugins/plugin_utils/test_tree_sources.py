@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import subprocess
@@ -14,6 +15,7 @@ import typing as t
 
 import pytest
 
+from ansible_collections.portbuild.cluster.plugins.module_utils._files import NewerFile, sha256_file
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._layout import Layout
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._port_tree import NoTree, read_tree
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._tree_sources import (
@@ -132,6 +134,17 @@ class TestDirectory:
         left.write_bytes(b"half")
         made(layout, ports)
         assert not left.exists()
+
+    def test_what_a_later_version_has_made_is_not_replaced(self, layout: Layout, ports: pathlib.Path) -> None:
+        made(layout, ports)
+        facts = pathlib.Path(layout.tree_facts)
+        facts.write_text(json.dumps({**json.loads(facts.read_text(encoding="utf-8")), "schema": 2}), encoding="utf-8")
+        before = facts.read_bytes(), sha256_file(layout.tree)
+        (ports / "devel" / "gmake" / "Makefile").write_text("other", encoding="utf-8")
+        for really in (False, True):
+            with pytest.raises(NewerFile, match="was written by a later version"):
+                made(layout, ports, really=really)
+        assert (facts.read_bytes(), sha256_file(layout.tree)) == before
 
 
 class TestTarball:
