@@ -51,6 +51,9 @@ options:
       - With V(0) the module only starts the build, or looks.
     type: float
     default: 50
+seealso:
+  - module: portbuild.cluster.claim_chroot
+  - module: portbuild.cluster.fetch_results
 """
 
 EXAMPLES = r"""

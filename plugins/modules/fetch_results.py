@@ -34,6 +34,9 @@ options:
         otherwise.
       - It is used by the action, the build machine itself knows better.
     type: dict
+seealso:
+  - module: portbuild.cluster.build_package
+  - module: portbuild.cluster.record_result
 """
 
 EXAMPLES = r"""

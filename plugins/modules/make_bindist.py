@@ -101,6 +101,8 @@ options:
       - Make it anew even if it is there.
     type: bool
     default: false
+seealso:
+  - module: portbuild.cluster.prepare_machine
 """
 
 EXAMPLES = r"""

@@ -28,6 +28,8 @@ attributes:
   idempotent:
     support: full
 options: {}
+seealso:
+  - module: portbuild.cluster.make_tree
 """
 
 EXAMPLES = r"""
