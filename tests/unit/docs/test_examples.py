@@ -17,10 +17,11 @@ import typing as t
 import pytest
 import yaml
 
+from ansible_collections.portbuild.cluster.plugins.module_utils._machine import summary
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._settings import PREFIX, resolve, SETTINGS
 from ansible_collections.portbuild.cluster.tests import examples
 from ansible_collections.portbuild.cluster.tests.examples import Command, Example
-from ansible_collections.portbuild.cluster.tests.guides import CHECKOUT, DOCS
+from ansible_collections.portbuild.cluster.tests.guides import blocks, CHECKOUT, DOCS
 
 MODULES = {path.stem: path for path in (CHECKOUT / "plugins" / "modules").glob("*.py")}
 NAMES = {path.stem for path in examples.PLAYBOOKS.glob("*.yml")}
@@ -206,6 +207,31 @@ def test_make_is_given_targets_that_exist(command: Command) -> None:
     makefile = (CHECKOUT / "Makefile").read_text(encoding="utf-8")
     for target in command.operands():
         assert "=" in target or f"'make {target} " in makefile, command
+
+
+def test_the_readme_shows_what_machine_info_says() -> None:
+    (shown,) = [
+        json.loads(f"{{{block.text}}}") for block in blocks(CHECKOUT / "README.md") if '"summary"' in block.text
+    ]
+    others = {
+        "directory": "usable, but overlay is preferred",
+        "tmpfs": "usable, but takes memory: only when asked for",
+    }
+    facts = {
+        "hostname": "client1",
+        "fit": True,
+        "unfit": [],
+        "load": [0.42, 0.61, 0.57],
+        "cores": 2,
+        "memory": {"available": 22.1 * 2**30, "total": 23.5 * 2**30},
+        "scratch": {"free": 64.2 * 2**30, "total": 252 * 2**30, "path": "/srv/portbuild"},
+        "backend": {"chosen": "overlay", "others": others},
+        "memory_control": "cgroup1",
+        "maxjobs": 1,
+        "bases": [{"sha256": "5b1bfb42823ce751b849801bdfeb91127edd3b6514063203f76b29f2bb9700c2", "bytes": 578895872}],
+        **{name: [] for name in ("jobs", "chroots", "strays", "trees")},
+    }
+    assert shown == {"fit": True, "summary": summary(facts)}
 
 
 # -- pages -------------------------------------------------------------------------------------------------------------
