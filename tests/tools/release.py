@@ -44,6 +44,12 @@ def is_released(top: pathlib.Path, number: str) -> bool:
     return re.search(rf"^  {re.escape(number)}:$", text, re.MULTILINE) is not None
 
 
+def check_sample(top: pathlib.Path, number: str) -> None:
+    """Fail unless the state files of the version are kept: no later version can take them."""
+    if not top.joinpath("tests", "upgrade", f"{number}.txt").is_file():
+        raise ToolError(f"There are no state files of {number} for later versions: run python -m upgrade.")
+
+
 def write_changelog(clone: pathlib.Path, number: str, tools: pathlib.Path) -> bool:
     """Make the changelog of fragments, and commit it; return whether there was anything to do."""
     fragments = sorted(path.name for path in clone.joinpath("changelogs", "fragments").glob("*.yml"))
@@ -73,6 +79,7 @@ def release() -> int:
     if changed := git("status", "--porcelain").splitlines():
         raise ToolError("The checkout is not clean:\n" + "\n".join(changed[:20]))
     number = version(CHECKOUT)
+    check_sample(CHECKOUT, number)
     newest = testing.newest()
     python, lint = venvs.ensure(newest), venvs.ensure(newest, "lint")
     shutil.rmtree(RELEASE, ignore_errors=True)

@@ -46,6 +46,12 @@ def test_a_version_that_is_none(tmp_path: pathlib.Path, text: str) -> None:
         release.version(tmp_path)
 
 
+def test_its_state_files_are_kept(tmp_path: pathlib.Path) -> None:
+    release.check_sample(COLLECTION, "1.0.0")
+    with pytest.raises(ToolError, match=r"no state files of 1\.0\.0 for later versions"):
+        release.check_sample(tmp_path, "1.0.0")
+
+
 @pytest.fixture
 def changes(tmp_path: pathlib.Path) -> pathlib.Path:
     """A checkout's changelogs, as far as release looks at them."""
