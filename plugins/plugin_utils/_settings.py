@@ -485,7 +485,7 @@ class Settings:
     package: str = _setting(
         Name("a package name, name=version, or category/port", _request),
         None,
-        "The package to build: its name, or C(name=version) for a certain version of it.",
+        "The package that is meant: its name, or C(name=version) for a certain version of it.",
         "Of a FreeBSD port it is the name without version, with the flavor's prefix, such as V(py311-foo). "
         "The whole name with version, C(category/port) and C(category/port@flavor) are understood too.",
         "Identity, logs and packages go by the name alone.",
@@ -889,7 +889,7 @@ class Settings:
     machine: str = _setting(
         Name("the name of a build machine", check_machine),
         None,
-        "The one build machine that is meant. A dispatch goes there or nowhere.",
+        "The build machine that is meant: a dispatch goes there or nowhere, drain and undrain are about it.",
         roles=(DISPATCH, CONTROL),
         scope="controller",
         conf=(),
