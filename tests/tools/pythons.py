@@ -41,10 +41,10 @@ class Python:
 
     @property
     def core(self) -> str:
-        """Return the newest ansible-core that runs on it, empty if it is for clients only."""
+        """Return the ansible-core that it is tested with, so that each is; empty if it is for clients only."""
         if self.version[:2] < OLDEST_CONTROLLER:
             return ""
-        return "2.19" if self.version[:2] == (3, 11) else "2.21"
+        return {(3, 11): "2.19", (3, 12): "2.20"}.get(self.version[:2], "2.21")
 
 
 def candidates() -> list[str]:
