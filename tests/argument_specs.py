@@ -109,6 +109,47 @@ ABOUT: dict[str, dict[str, t.Any]] = {
 }
 
 
+_AFTER = "For the controller, usually C(localhost), after the play on the machines. The settings are those of V(main)."
+
+#: What a role can do besides: by role, the files of tasks that a play may ask for. V(main) has checked the settings.
+FURTHER: dict[str, dict[str, dict[str, t.Any]]] = {
+    "checkmachines": {
+        "repeat": _about(
+            "Check the machines again and again",
+            "Runs the playbook in rounds, one each O(portbuild_interval), until it is ended. Does nothing if that is not set.",
+            "For the controller, usually C(localhost), before the play on the machines.",
+        ),
+        "prove": _about(
+            "Let machines that return prove themselves",
+            "Builds O(portbuild_canary) on each machine that is to come back, and brings it back if it could.",
+            "Sends the mail that waits, and tells hooks of machines that went or came.",
+            _AFTER,
+        ),
+    },
+    "cleanup": {
+        "controller": _about(
+            "Clean up on the controller",
+            "Removes logs and work directories beyond their age, and sends the mail that waits.",
+            _AFTER,
+        ),
+    },
+    "doctor": {
+        "report": _about(
+            "Tell what is wrong with the installation",
+            "Puts together what was found on the controller and on the machines, and fails if there is a problem.",
+            _AFTER,
+        ),
+    },
+    "status": {
+        "report": _about(
+            "Tell how the cluster stands",
+            "Puts together what the controller knows and what the machines said.",
+            _AFTER,
+        ),
+    },
+}
+
+
 def option(setting: Setting, role: str) -> dict[str, t.Any]:
     """Return what an argument spec says of the setting."""
     spec: dict[str, t.Any] = {"description": list(setting.description), "type": setting.kind.ansible}
@@ -128,11 +169,22 @@ def option(setting: Setting, role: str) -> dict[str, t.Any]:
 def argument_specs(role: str) -> dict[str, t.Any]:
     """Return the argument specs of the role."""
     options = {name: option(setting, role) for name, setting in SETTINGS.items() if role in setting.roles}
-    return {"argument_specs": {"main": {**ABOUT[role], "options": options}}}
+    specs = {"main": {**ABOUT[role], "options": options}}
+    for name, about in FURTHER.get(role, {}).items():
+        # Nothing is required here: a play on the machines may know what the one on the controller does not.
+        own = {setting: options[setting] for setting in ("portbuild_machines",) if setting in options}
+        own.update(
+            {word: options[word] for word in ("portbuild_interval", "portbuild_canary") if f"O({word})" in str(about)}
+        )
+        specs[name] = {**about, "options": own}
+    return {"argument_specs": specs}
 
 
 class _Dumper(yaml.SafeDumper):
     """Sequences stand indented below their key, as yamllint and people like it."""
+
+    def ignore_aliases(self, data: t.Any) -> bool:  # noqa: ARG002
+        return True
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: ARG002
         super().increase_indent(flow, False)
