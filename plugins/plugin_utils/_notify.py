@@ -479,6 +479,12 @@ class _Session:
             refused = error.recipients
         except smtplib.SMTPDataError as error:
             refused = dict.fromkeys(recipients, (error.smtp_code, error.smtp_error))
+        except smtplib.SMTPSenderRefused as error:
+            if error.smtp_code == 421:  # it hangs up
+                raise self._problem(error) from error
+            # This message's sender or size: others need not wait for it, and a setting may be mended.
+            why = f"{error.smtp_code} {_text(error.smtp_error)}"
+            return _Outcome([], recipients, [], one_line(f"{sender}: {why}", 500))
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise self._problem(error) from error
         later = [recipient for recipient in recipients if recipient in refused and refused[recipient][0] < 500]

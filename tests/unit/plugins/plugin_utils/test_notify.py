@@ -427,7 +427,7 @@ def test_all_recipients_are_refused(post: Post, server: SmtpServer) -> None:
         ("END", "554 looks like spam", "rejected"),
         ("END", "451 try later", "spooled"),
         ("DATA", "421 going down", "spooled"),
-        ("MAIL FROM:<build@example.org>", "550 who are you", "spooled"),  # wrong for everybody: a matter of the setting
+        ("MAIL FROM:<build@example.org>", "550 who are you", "spooled"),  # a matter of the setting
         ("CONNECT", "554 no service", "spooled"),
         ("CONNECT", "??? nonsense", "spooled"),
     ],
@@ -440,6 +440,18 @@ def test_answers_of_servers(post: Post, server: SmtpServer, line: str, reply: st
     assert len(post.spooled()) == (state == "spooled")
     server.replies = {}
     assert states(post.notifier.flush()) == (["delivered"] if state == "spooled" else [])
+
+
+def test_a_message_that_is_refused_for_its_sender_holds_up_no_other(tmp_path: pathlib.Path, server: SmtpServer) -> None:
+    server.replies = {"MAIL FROM:<wrong@example.org>": "553 who are you"}
+    wrong = Post(tmp_path, server.port, sender="wrong@example.org")
+    assert states(wrong.notify()) == ["spooled"]
+    mended = Post(tmp_path, server.port)
+    assert sorted(states(mended.notify(token=2))) == ["delivered", "spooled"]
+    assert [mail.sender for mail in server.mails] == ["build@example.org"]
+    assert len(mended.spooled()) == 1
+    server.replies = {}
+    assert states(mended.notifier.flush()) == ["delivered"]
 
 
 def test_given_up_after_a_week(tmp_path: pathlib.Path, server: SmtpServer) -> None:
