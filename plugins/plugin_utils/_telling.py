@@ -112,6 +112,10 @@ def tell(context: StepContext, events: c.Sequence[c.Mapping[str, t.Any]]) -> Tol
     spooled = _those(deliveries, "spooled")
     if spooled:
         problems.append(f"The mail server took no message now; {len(spooled)} wait in {context.layout.spool}.")
+    for lost in deliveries:
+        if lost.state == "rejected":
+            about = f"{lost.event} of {lost.package}" if lost.package else lost.event
+            problems.append(f"{', '.join(lost.recipients)} cannot be told of {about}: {lost.detail}")
     sent, repeated = _those(deliveries, "delivered"), _those(deliveries, "repeated")
     return Told(sent, spooled, repeated, [*problems, *hooks.problems], untold, hooks.tasks, for_tasks)
 

@@ -30,6 +30,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import 
     machine_event,
     tell,
 )
+from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._smtp import SmtpServer
 
 FAILURE: dict[str, t.Any] = {
     "event": "failure",
@@ -188,6 +189,19 @@ def test_nothing_that_goes_wrong_ends_a_dispatch(tmp_path: pathlib.Path) -> None
     assert len(told.problems) == 2
     (problem,) = tell(context, []).problems
     assert problem.startswith("No mail can be sent: ")
+
+
+def test_whoever_cannot_be_told_is_named(tmp_path: pathlib.Path) -> None:
+    with SmtpServer().running() as server:
+        server.replies = {"RCPT TO:<gone@example.org>": "550 no such user"}
+        mail = {"mail_host": "127.0.0.1", "mail_port": server.port, "mail_to": "a@example.org gone@example.org"}
+        context = make_context(tmp_path, **mail, mail_maintainers=True)
+        told = tell(context, [{**FAILURE, "maintainer": "nobody"}])
+    assert told.sent == ["failure"]
+    assert told.problems == [
+        "nobody cannot be told of failure of foo: the maintainer has no mail address",
+        "gone@example.org cannot be told of failure of foo: gone@example.org: 550 no such user",
+    ]
 
 
 def test_what_is_no_event_is_a_warning(tmp_path: pathlib.Path) -> None:
