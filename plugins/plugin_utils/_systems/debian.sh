@@ -106,8 +106,8 @@ ask_for_ours() {
 }
 
 # Get the archive's files that this machine does not have yet; each is named by its SHA-256, which apt has verified.
-# download FUNCTION: what planned them. What the lists of the base name may have vanished from the archive; then it plans
-# anew with the newest.
+# download FUNCTION COMMAND: what planned them. What the lists of the base name may have vanished from the archive; then it
+# plans anew with the newest. COMMAND says that with these there is no way.
 download() {
     sort -u "$state/wanted" | grep -v '^file:' > "$state/fetch" || return 0
     rm -rf "$out/archives" # may be what a build left there
@@ -120,8 +120,7 @@ download() {
         say "$(grep -c '^SHA256:' "$state/arguments") files to download."
         xargs -n 300 /usr/lib/apt/apt-helper -q download-file < "$state/arguments" || {
             [ ! -e "$state/updated" ] || soft 'A file of the archive could not be downloaded.'
-            renew "$1" || soft 'What the lists of the base name is not in the archive any more.'
-            download "$1"
+            if renew "$1"; then download "$@"; else "$2"; fi
             return
         }
         mv "$out/archives/new/"* "$out/archives/"
@@ -158,13 +157,14 @@ replaced() {
 # --- fetch ----------------------------------------------------------------------------------------------------------
 
 plan_source() { plan --only-source source -- "$PB_PACKAGE${PB_VERSION:+=$PB_VERSION}"; }
+vanished() { soft 'What the lists of the base name is not in the archive any more.'; }
 
 # The source, downloaded along the archive's chain of signatures.
 step_fetch() {
     install -d -o "$PB_BUILD_USER" "$distfiles"
     offer_ours # before apt makes its cache: once is enough
     resolve plan_source || fail "The archive has no source package $PB_PACKAGE${PB_VERSION:+ $PB_VERSION}."
-    download plan_source
+    download plan_source vanished
     while read -r _ name sum; do
         cp "$(located "$sum")" "$distfiles/$name"
     done < "$state/fetch"
@@ -222,6 +222,8 @@ plan_depends() {
     plan $(parts apt) build-dep -- "$source"
 }
 
+unsatisfied() { fail 'The build dependencies cannot be satisfied.'; }
+
 step_depends_download() {
     offer_ours
     replaced > "$state/replaced"
@@ -231,9 +233,9 @@ step_depends_download() {
         say 'All build dependencies are in the base.'
         return
     fi
-    resolve plan_depends || fail 'The build dependencies cannot be satisfied.'
+    resolve plan_depends || unsatisfied
     : > "$state/depends"
-    download plan_depends
+    download plan_depends unsatisfied
     ask_for_ours
 }
 
@@ -360,6 +362,11 @@ report() { printf '%s\t%s\n' "$1" "$2" >> "$out/leftovers"; }
 # The relations are what a hostile package says: never an option.
 plan_relations() { plan satisfy -- "$(cat "$state/relations")"; }
 
+uninstallable() {
+    report uninstallable "$(tr -s '\n' ' ' < "$state/errors" | cut -c 1-500)"
+    : > "$state/uninstallable"
+}
+
 step_check_download() {
     is_checked "$1" || return 0
     ! is_debug "$1" || return 0
@@ -371,11 +378,10 @@ step_check_download() {
     offer_ours
     offer_siblings "$relations"
     if ! resolve plan_relations; then
-        report uninstallable "$(tr -s '\n' ' ' < "$state/errors" | cut -c 1-500)"
-        : > "$state/uninstallable"
+        uninstallable
         return
     fi
-    download plan_relations
+    download plan_relations uninstallable
     ask_for_ours
 }
 

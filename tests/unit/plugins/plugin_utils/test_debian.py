@@ -148,6 +148,40 @@ def shell(tmp_path: pathlib.Path, commands: str, **environment: str) -> subproce
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=known)
 
 
+OLD_LISTS = """
+plan() {
+    [ ! -e "$state/updated" ] || { echo unmet | tee "$state/errors"; return 1; }
+    echo "http://archive/old.deb old.deb 0123" >> "$state/wanted"
+}
+update_lists() { : > "$state/updated"; }
+xargs() { cat > /dev/null; return 123; } # what the lists name has vanished
+install() { for directory; do :; done; mkdir -p "$directory"; }
+offer_ours() { :; }
+offer_siblings() { :; }
+is_checked() { :; }
+is_debug() { return 1; }
+depends_of() { echo nowhere; }
+source=$state
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "said"),
+    [
+        ("depends_download", 1, "The build dependencies cannot be satisfied."),
+        ("check_download x.deb", 0, ""),
+    ],
+)
+def test_what_the_newest_lists_do_not_allow_either_is_the_packages_fault(
+    tmp_path: pathlib.Path, step: str, status: int, said: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    done = shell(tmp_path, f"{OLD_LISTS}\nstep_{step}")
+    assert (done.returncode, said in done.stdout, "unmet" in done.stdout) == (status, True, True), done
+    leftovers = tmp_path / "out" / "leftovers"
+    assert (leftovers.exists() and leftovers.read_text()) == (status == 0 and "uninstallable\tunmet \n")
+
+
 def test_comparison_of_two_snapshots(tmp_path: pathlib.Path) -> None:
     (tmp_path / "out").mkdir()
     old = ["/etc\td 755 0:0", "/etc/gone\tf 644 0:0 1", "/etc/x\tf 644 0:0 1", "/etc/x\taaaa", "/tmp/a\tf 644 0:0 1"]
