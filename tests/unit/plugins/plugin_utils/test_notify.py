@@ -272,7 +272,8 @@ def test_own_templates(tmp_path: pathlib.Path, server: SmtpServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{{ nonsense }}", "{% if %}", "{{ package.__class__.__mro__ }}", "{{ 1 // 0 }}", "\xff"]
+    "text",
+    ["{{ nonsense }}", "{% if %}", "{{ package.__class__.__mro__ }}", "{{ 1 // 0 }}", "\xff", "{{ '\\ud800' }}"],
 )
 def test_a_template_that_is_wrong_loses_no_message(tmp_path: pathlib.Path, server: SmtpServer, text: str) -> None:
     (tmp_path / "failure.j2").write_bytes(text.encode("latin-1"))
