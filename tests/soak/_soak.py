@@ -66,7 +66,6 @@ class Soak:
         self.begun = time.monotonic()
         self.counts: collections.Counter[str] = collections.Counter()
         self.healing: list[tuple[float, Hurt]] = []
-        self.most: collections.Counter[str] = collections.Counter()
         self.round = 0
         self.next_round()
 
@@ -145,7 +144,6 @@ class Soak:
             if client.name in self.ground.hurt:
                 continue
             builds = len(set(self.farm.supervisors(client)))
-            self.most[client.name] = max(self.most[client.name], builds)
             assert builds <= client.spec.maxjobs, f"{client.name} has {builds} builds: {self.farm.supervisors(client)}"
 
     def run(self, seconds: float, faults: int) -> None:
@@ -175,7 +173,8 @@ class Soak:
         end = time.monotonic() + SETTLED
         for client in self.cluster.clients:
             self.farm.play("undrain", machine=client.name)
-        self.ground.running.pop("checkmachines").kill()
+        if "checkmachines" in self.ground.running:  # it may have been killed while the inventory could not be read
+            self.ground.running.pop("checkmachines").kill()
         for running in self.ground.running.values():
             running.end(SETTLED)
         self.ground.running.clear()
