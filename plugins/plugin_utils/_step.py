@@ -24,11 +24,15 @@ import threading
 import time
 import typing as t
 
-from ansible.errors import AnsibleConnectionFailure, AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError, AnsibleFileNotFound
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook.helpers import load_list_of_tasks
+from ansible.playbook.play import Play
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import become_loader
 from ansible.utils.display import Display
+from ansible.vars.manager import VariableManager
 
 from ..module_utils._errors import PortbuildError
 from ._candidates import find_candidates, inventory_machines
@@ -193,6 +197,18 @@ class Watch:
                 pass  # a full disk: the next renewal may succeed, and the lease lasts for many of them
 
 
+def check_tasks(path: str, loader: DataLoader) -> None:
+    """Raise BadHook for a file of tasks that Ansible does not take: an unknown module in it ends ansible-playbook."""
+    try:
+        tasks = loader.load_from_file(path)
+        if not isinstance(tasks, list):
+            raise BadHook(f"portbuild_hook_tasks, {path}, is no list of tasks.")
+        with contextlib.suppress(AnsibleFileNotFound):  # what it imports is looked for from where it is included
+            load_list_of_tasks(tasks, Play(), variable_manager=VariableManager(loader=loader), loader=loader)
+    except AnsibleError as error:
+        raise BadHook(f"portbuild_hook_tasks, {path}, cannot be read: {error}") from None
+
+
 def end_orphan() -> t.NoReturn:
     """End this worker with all its children, at once and without clean-up: the job's next owner does that."""
     if os.getpgrp() == os.getpid():
@@ -269,12 +285,7 @@ class StepAction(ActionBase):
         """Raise PortbuildError for hooks and templates that cannot be used: what is included later must not end a play."""
         check_telling(settings)
         if settings.hook_tasks:
-            try:
-                tasks = self._loader.load_from_file(settings.hook_tasks)
-            except AnsibleError as error:
-                raise BadHook(f"portbuild_hook_tasks, {settings.hook_tasks}, cannot be read: {error}") from None
-            if not isinstance(tasks, list):
-                raise BadHook(f"portbuild_hook_tasks, {settings.hook_tasks}, is no list of tasks.")
+            check_tasks(settings.hook_tasks, self._loader)
 
     def log_in(self, task_vars: c.Mapping[str, t.Any], machine: str, client_user: str, sudo_cmd: str) -> None:
         """Log in as client_user, and become root by sudo_cmd, where Ansible's own variables do not say how.

@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import subprocess
+import sys
 import types
 import typing as t
 
@@ -26,6 +29,47 @@ def test_plain_paths_are_given_to_a_transfer(path: str) -> None:
 def test_what_sftp_would_interpret_is_not(path: str) -> None:
     with pytest.raises(BadArguments, match="cannot be the path of a file on a build machine"):
         check_remote(path)
+
+
+TASKS = {
+    "- ansible.builtin.debug:\n": "",
+    "- debug:\n  when: portbuild_event.event == 'failure'\n": "",
+    "- ansible.builtin.include_tasks: '{{ portbuild_event.event }}.yml'\n": "",
+    "- ansible.builtin.import_tasks: beside.yml\n": "",  # looked for from the role that includes it
+    "- nonsense: {\n": "cannot be read",
+    "": "is no list of tasks",
+    "a: b\n": "is no list of tasks",
+    "- 17\n": "cannot be read",
+    "- no_such_module:\n": "no_such_module",
+    "- debug:\n  whenn: x\n": "whenn",
+    "- block:\n  - no_such_module:\n": "no_such_module",
+}
+CHECK_TASKS = """
+import sys
+from ansible.plugins.loader import init_plugin_loader
+init_plugin_loader()
+from ansible.parsing.dataloader import DataLoader
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._hook import BadHook
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import check_tasks
+for path in sys.argv[1:]:
+    try:
+        check_tasks(path, DataLoader())
+    except BadHook as error:
+        print(path, " ".join(str(error).split()))
+"""
+
+
+def test_tasks_of_a_hook_that_would_end_the_whole_playbook(tmp_path: pathlib.Path) -> None:
+    """In a process of its own: it has Ansible load plugins as ansible-playbook does."""
+    paths = [tmp_path / f"{number}.yml" for number in range(len(TASKS))]
+    for path, tasks in zip(paths, TASKS):
+        path.write_text(tasks, encoding="utf-8")
+    command = [sys.executable, "-c", CHECK_TASKS, *map(str, paths)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    for path, problem in zip(paths, TASKS.values()):
+        found = said.get(str(path), "")
+        assert bool(found) == bool(problem) and problem in found, (path.read_text(encoding="utf-8"), found)
 
 
 class Connection:
