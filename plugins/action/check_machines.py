@@ -38,7 +38,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import (
     StepAction,
     StepFailed,
 )
-from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import machine_event, NOTHING, tell
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import machine_event, NOTHING, tell, Told
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._text import number_of, one_line
 
 Facts = dict[str, t.Any]
@@ -97,6 +97,8 @@ class _Check:
         action, why = decide(standing(state), problem, self.history, self.began)
         if action == "take_out":
             return self._take_out(state, problem, unreachable=unreachable)
+        if action in ("wait", "return") and not self.step.check_mode:
+            self._tell_lost()
         if action == "wait":
             return self.result("waiting", f"{self.machine} {why}.")
         if action == "return":
@@ -288,18 +290,20 @@ class _Check:
         if standing(state) != "ours" or since == self.history.told:
             return
         jobs = [str(lease.job) for lease in self.context.queue.leases() if lease.machine == self.machine]
-        self._tell("machine_lost", since=since, reason=str(record.get("reason") or ""), jobs=jobs)
-        if not self.told.untold:  # else the next round tells it
+        told = self._tell("machine_lost", since=since, reason=str(record.get("reason") or ""), jobs=jobs)
+        if not told.untold:  # else the next round tells it
             self._save(dataclasses.replace(self.history, told=since))
 
     def _tell_back(self) -> None:
         since = self.history.outage
         self._tell("machine_back", since=since, seconds=max(0.0, self.began - since))
 
-    def _tell(self, event: Event, *, since: float, **more: t.Any) -> None:
-        self.told = tell(self.context, [machine_event(self.context, event, self.machine, since=since, **more)])
-        for problem in self.told.problems:
+    def _tell(self, event: Event, *, since: float, **more: t.Any) -> Told:
+        told = tell(self.context, [machine_event(self.context, event, self.machine, since=since, **more)])
+        for problem in told.problems:
             display.warning(problem)
+        self.told = told._replace(events=[*self.told.events, *told.events])
+        return told
 
     def _save(self, history: History) -> None:
         self.history = history

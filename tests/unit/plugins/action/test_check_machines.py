@@ -270,6 +270,14 @@ def test_who_dies_before_he_could_tell_is_made_up_for(step: Step, context: StepC
     assert [event["event"] for event in told] == ["machine_lost", "machine_back"]
 
 
+def test_an_outage_that_nobody_told_of_is_told_when_it_is_over(step: Step, context: StepContext, told: list) -> None:
+    context.queue.take_out("a1", "no route")  # and died
+    since = offline(context)["since"]
+    assert check(step, context).run()["state"] == "returned"
+    assert [(event["event"], event["since"]) for event in told] == [("machine_lost", since), ("machine_back", since)]
+    assert told[1]["seconds"] < 3600
+
+
 def test_what_could_not_be_told_is_told_in_the_next_round(
     step: Step, context: StepContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
