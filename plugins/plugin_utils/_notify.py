@@ -58,6 +58,9 @@ _TEMPLATES = os.path.join(os.path.dirname(__file__), "_templates")
 _ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}(?:@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?)?")
 _MAINTAINER = re.compile(r"[^<>]*<([^<>\s]+)>|([^<>\s]+)")  # Name <address>, or the address alone
 _SUFFIX = ".json"
+# How RFC 2047 begins an encoded word. Python's email package decodes what looks like one, and where it is not quite new
+# it writes a line break that was hidden in it as it is, which begins another header.
+_ENCODED = "=?"
 _SPOOL_SCHEMA = 1
 
 
@@ -120,7 +123,8 @@ def _check_event(event: str) -> None:
 
 def is_address(value: t.Any) -> bool:
     """Whether the value is a plain address; a name of this host's mail system is one too."""
-    return isinstance(value, str) and len(value) <= 254 and _ADDRESS.fullmatch(value) is not None
+    fits = isinstance(value, str) and len(value) <= 254 and _ADDRESS.fullmatch(value) is not None
+    return fits and _ENCODED not in value
 
 
 def default_sender() -> str:
@@ -190,7 +194,7 @@ def compose(
     message = email.message.EmailMessage(policy=email.policy.SMTP.clone(cte_type="7bit"))
     message["From"] = sender
     message["To"] = ", ".join(recipients)
-    message["Subject"] = subject
+    message["Subject"] = subject.replace(_ENCODED, "= ?")
     message["Date"] = email.utils.formatdate(date)
     message["Auto-Submitted"] = "auto-generated"
     for name, value in headers.items():

@@ -16,7 +16,7 @@ import time
 import typing as t
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk import PAUSES
@@ -269,6 +269,8 @@ _HEADERS = {
 }
 
 
+@example("failure", {"package": "=??Q?=0D0"}, [], False)
+@example("failure", {"maintainer": "=?utf-8?Q?=0D=0ABcc:x?=@example.org"}, [], False)
 @settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(EVENTS),
