@@ -128,6 +128,7 @@ from ansible.plugins.lookup import LookupBase
 
 from ..module_utils._errors import PortbuildError
 from ..plugin_utils._layout import Layout
+from ..plugin_utils._lookup import own_variables
 from ..plugin_utils._store import SqliteStore, Store
 
 
@@ -160,7 +161,7 @@ class LookupModule(LookupBase):
     def run(
         self, terms: list[t.Any], variables: dict[str, t.Any] | None = None, **kwargs: t.Any
     ) -> list[dict[str, t.Any]]:
-        self.set_options(var_options=variables, direct=kwargs)
+        self.set_options(var_options=own_variables(self._templar, variables), direct=kwargs)
         try:
             layout = Layout(*(self.get_option(name) for name in ("root", "arch", "branch")))
             return describe(SqliteStore(layout.database), layout, [str(term) for term in terms])

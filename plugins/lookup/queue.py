@@ -154,6 +154,7 @@ from ansible.plugins.lookup import LookupBase
 
 from ..module_utils._errors import PortbuildError
 from ..module_utils._names import check_arch
+from ..plugin_utils._lookup import own_variables
 from ..plugin_utils._queue import Lease, MachineState, Queue
 from ..plugin_utils._queue_files import FileQueue
 
@@ -210,7 +211,7 @@ class LookupModule(LookupBase):
     def run(
         self, terms: list[t.Any], variables: dict[str, t.Any] | None = None, **kwargs: t.Any
     ) -> list[dict[str, t.Any]]:
-        self.set_options(var_options=variables, direct=kwargs)
+        self.set_options(var_options=own_variables(self._templar, variables), direct=kwargs)
         try:
             arch = check_arch(self.get_option("arch"))
             queue = FileQueue(f"{self.get_option('root')}/{arch}/queue", arch=arch)

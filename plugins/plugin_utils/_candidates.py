@@ -83,3 +83,13 @@ def check_known(machine: str, known: c.Collection[str]) -> str:
 def inventory_machines(task_vars: c.Mapping[str, t.Any]) -> list[str]:
     """Return the hosts of the group of build machines in the inventory's order."""
     return [str(name) for name in task_vars.get("groups", {}).get(GROUP, [])]
+
+
+def variables_of(task_vars: c.Mapping[str, t.Any], machine: str) -> c.Mapping[str, t.Any]:
+    """Return what the inventory says of the host; nothing when it does not know it.
+
+    C(hostvars.get) makes an undefined value of a host that is not there, which is an error outside of templates.
+    """
+    hosts = task_vars["hostvars"]
+    found: c.Mapping[str, t.Any] = hosts[machine] if machine in hosts else {}  # noqa: SIM401
+    return found

@@ -35,7 +35,7 @@ from ansible.utils.display import Display
 from ansible.vars.manager import VariableManager
 
 from ..module_utils._errors import PortbuildError
-from ._candidates import find_candidates, inventory_machines
+from ._candidates import find_candidates, inventory_machines, variables_of
 from ._context import StepContext
 from ._hook import BadHook
 from ._inventory import connection_variables
@@ -273,7 +273,7 @@ class StepAction(ActionBase):
         own: dict[str, t.Any] = {}
         if machine is not None:
             delegated = task_vars.get("ansible_delegated_vars", {}).get(machine)
-            own = self.portbuild_variables(delegated or task_vars["hostvars"].get(machine) or {})
+            own = self.portbuild_variables(delegated or variables_of(task_vars, machine))
         refuse_unknown({**variables, **own})
         context = StepContext(variables, own, package=package, machine=machine)
         if machine is not None and self._requires_connection:
@@ -294,7 +294,7 @@ class StepAction(ActionBase):
         alone. They cannot be made variables of a task: one that is not set must stay so, for what the command line says.
         """
         # Of a delegated task, Ansible has put the user of its own default among the delegated host's variables.
-        known = task_vars["hostvars"].get(machine) or {} if self._task.delegate_to else task_vars
+        known = variables_of(task_vars, machine) if self._task.delegate_to else task_vars
         wanted = connection_variables(client_user, sudo_cmd)
         if client_user and not any(known.get(name) for name in ("ansible_user", "ansible_ssh_user")):
             with contextlib.suppress(KeyError):  # a connection without a login
@@ -335,7 +335,7 @@ class StepAction(ActionBase):
 
     def machine_settings(self, context: StepContext, task_vars: c.Mapping[str, t.Any], machine: str) -> Settings:
         """Return the settings of the machine, as far as the queue needs them: there may be many machines to template."""
-        variables = task_vars["hostvars"].get(machine) or {}
+        variables = variables_of(task_vars, machine)
         refuse_unknown(variables)
         own = {name: variables[name] for name in ("portbuild_maxjobs", "portbuild_tags") if name in variables}
         own = {**context.variables, **own}

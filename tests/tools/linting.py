@@ -70,6 +70,8 @@ def gates() -> dict[str, t.Callable[[], int]]:
     # The sanity tests import on the controller's Python; the clients' older ones get at least to read everything.
     found.update({f"compile-{python.name}": functools.partial(read_all, python) for python in pythons})
     found.update({f"sanity-{python.core}": functools.partial(sanity.sanity, python) for python in controllers})
+    kinds = sanity.units_and_integration
+    found.update({f"ansible-test-{python.core}": functools.partial(kinds, python) for python in controllers})
     return found
 
 

@@ -2,7 +2,10 @@
 # GNU General Public License v3.0-or-later (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""ansible-test's sanity tests on each ansible-core that the machine's Pythons allow, from PyPI alone.
+"""ansible-test on each ansible-core that the machine's Pythons allow, from PyPI alone.
+
+Its sanity tests are all run. Its units and integration are for what it takes to show that the collection is one that
+ansible-test can test: our own runs of pytest need processes, mounts and build machines that it does not provide.
 
 ansible-test --venv bootstraps pip in its environments with a get-pip script from a server that may be out of reach, but
 takes one from its cache if it is there. The stand-in written here installs pip from a wheel that pip itself fetched.
@@ -72,8 +75,22 @@ def prepare_pip(python: pathlib.Path, home: pathlib.Path) -> None:
     script.write_text(STAND_IN.format(wheel=str(wheel)), encoding="utf-8")
 
 
+#: What ansible-test's units run: plugins that a controller loads.
+UNITS = ("tests/unit/plugins/inventory/", "tests/unit/plugins/lookup/")
+
+
 def sanity(python: Python) -> int:
     """Run the sanity tests on this Python's ansible-core; return an exit status."""
+    return ansible_test(python, "sanity")
+
+
+def units_and_integration(python: Python) -> int:
+    """Run some unit tests and the integration targets on this Python's ansible-core; return an exit status."""
+    return ansible_test(python, "units", *UNITS) or ansible_test(python, "integration")
+
+
+def ansible_test(python: Python, kind: str, *what: str) -> int:
+    """Run one kind of tests, of a copy of the collection; return an exit status."""
     inside = venvs.ensure(python)
     top = CACHE / "sanity" / python.core
     collection = copy_collection(top)
@@ -83,7 +100,7 @@ def sanity(python: Python) -> int:
     for name in ("PYTHONPATH", "ANSIBLE_COLLECTIONS_PATH", "ANSIBLE_HOME", "LC_ALL"):
         variables.pop(name)
     variables.update(HOME=str(home), PIP_QUIET="1", PIP_PROGRESS_BAR="off", PIP_NO_WARN_SCRIPT_LOCATION="1")
-    argv = [str(inside.parent / "ansible-test"), "sanity", "--venv", "--python", python.name, "--color", "no"]
-    say(f"ansible-test sanity with core {python.core}, Python {python.name}")
+    argv = [str(inside.parent / "ansible-test"), kind, "--venv", "--python", python.name, "--color", "no", *what]
+    say(f"ansible-test {kind} with core {python.core}, Python {python.name}")
     done = subprocess.run(argv, cwd=collection, env=variables, stdin=subprocess.DEVNULL, check=False)
     return done.returncode
