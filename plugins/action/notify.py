@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing as t
 
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._client_steps import if_in_force, renewing
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import lease_job
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import display, LEASE_ARGUMENT, StepAction
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import NOTHING, tell
@@ -25,12 +26,15 @@ class ActionModule(StepAction):
     _requires_connection = False
 
     def step(self, arguments: dict[str, t.Any], task_vars: dict[str, t.Any]) -> dict[str, t.Any]:
-        package = lease_job(arguments["lease"]).package if arguments["lease"] else None
+        lease = arguments["lease"]
+        package = lease_job(lease).package if lease else None
         context = self.context(task_vars, package=package)
         if self.check_mode:
             return {"changed": False, **NOTHING._asdict()}
         known = {"blocks": arguments["blocks"], "blocked": arguments["blocked"]}
-        told = tell(context, [{**known, **event} for event in arguments["events"]])
+        events = [{**known, **event} for event in arguments["events"]]
+        with renewing(context.queue, if_in_force(context, lease) if lease else None):  # a hook may take an hour
+            told = tell(context, events)
         for problem in told.problems:
             display.warning(problem)
         return {"changed": bool(told.sent or told.spooled), **told._asdict()}

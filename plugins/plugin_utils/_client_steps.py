@@ -39,7 +39,7 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
     """Claim the chroot of the lease; C(held) is the lease in force, None in check mode."""
     settings, queue, machine = context.settings, context.queue, lease["machine"]
     try:
-        with _renewing(queue, held):
+        with renewing(queue, held):
             reply = step.remote(
                 "claim_chroot",
                 {
@@ -77,9 +77,16 @@ def claim_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
     return {**reply, "clock_offset": time.time() - clock if isinstance(clock, (int, float)) else 0.0}
 
 
-def _renewing(queue: Queue, held: Lease | None) -> contextlib.AbstractContextManager[t.Any]:
+def renewing(queue: Queue, held: Lease | None) -> contextlib.AbstractContextManager[t.Any]:
     """Renew the lease, if there is one in force, while a step takes long."""
     return contextlib.nullcontext() if held is None else Watch(queue, held)
+
+
+def if_in_force(context: StepContext, lease: Facts) -> Lease | None:
+    """Return the lease in force that a step's argument names, None if it is not in force any more."""
+    with contextlib.suppress(StaleLease):
+        return context.lease(lease)
+    return None
 
 
 def _may_be_of(context: StepContext, held: Lease, build_token: int) -> bool:
@@ -217,8 +224,6 @@ def clean_chroot(step: StepAction, context: StepContext, lease: Facts, task_vars
         "keep": settings.noclean,
         "keep_max": settings.keep_max,
     }
-    held = None
-    with contextlib.suppress(StaleLease):  # then the machine refuses to clean, or somebody has cleaned already
-        held = context.lease(lease)
-    with _renewing(context.queue, held):
+    # Without one in force the machine refuses to clean, or somebody has cleaned already.
+    with renewing(context.queue, if_in_force(context, lease)):
         return step.remote("clean_chroot", arguments, task_vars, machine=lease["machine"], limit=CHROOT_TIME)

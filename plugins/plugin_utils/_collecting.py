@@ -14,7 +14,7 @@ import typing as t
 
 from ..module_utils._errors import PortbuildError
 from ..module_utils._names import Job
-from ._client_steps import ask_results, claim_chroot, clean_chroot, Facts, fetch_results
+from ._client_steps import ask_results, claim_chroot, clean_chroot, Facts, fetch_results, renewing
 from ._context import lease_facts, StepContext
 from ._queue import Candidate, CLAIMED, Lease
 from ._step import display, StepAction
@@ -128,7 +128,7 @@ def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts,
             raise
         display.warning(f"The results of {lease.job} on {lease.machine} are given up: {error}")
         events = [strange_results(context, facts, error)]
-    _tell(context, events)
+    _tell(context, lease, events)
 
 
 def _tell_recorded(context: StepContext, lease: Lease) -> None:
@@ -136,9 +136,11 @@ def _tell_recorded(context: StepContext, lease: Lease) -> None:
     token = lease.build_token
     known = context.store.built(Identity(context.queue.id(), token)) if token is not None else None
     if known is not None and known.build.package == lease.job.package:
-        _tell(context, record_build(context, lease, None, (), ())["events"])
+        _tell(context, lease, record_build(context, lease, None, (), ())["events"])
 
 
-def _tell(context: StepContext, events: c.Sequence[c.Mapping[str, t.Any]]) -> None:
-    for problem in tell(context, events).problems:
+def _tell(context: StepContext, lease: Lease, events: c.Sequence[c.Mapping[str, t.Any]]) -> None:
+    with renewing(context.queue, lease):  # a hook may take an hour
+        told = tell(context, events)
+    for problem in told.problems:
         display.warning(problem)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import os
 import pathlib
+import time
 import types
 import typing as t
 
 import pytest
 
 from ansible_collections.portbuild.cluster.plugins.module_utils._names import Job
-from ansible_collections.portbuild.cluster.plugins.plugin_utils import _collecting
+from ansible_collections.portbuild.cluster.plugins.plugin_utils import _collecting, _step
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import Candidate
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting import (
     Abandoned,
@@ -92,3 +93,31 @@ def test_a_build_whose_dispatch_died_before_it_could_tell_is_told(
     resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), action, ""), {})
     assert told == ([("failure", left.token)] if recorded else [])
     assert queue.all_leases() == []
+
+
+def test_a_slow_hook_loses_no_adopted_lease(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_step, "RENEW_INTERVAL", 0.05)
+    where = {"root": str(tmp_path), "arch": "amd64", "branch": "14", "system": "debian"}
+    context = StepContext({f"portbuild_{name}": value for name, value in where.items()})
+    for directory in context.layout.directories:
+        os.makedirs(directory, exist_ok=True)
+    queue, job = context.queue, Job("amd64", "14", "foo")
+    queue.enter("a1", 1)
+    left = queue.claim(job, [Candidate("a1", 1)], dead_owner(), wait=0)
+    queue.update(left, build_token=left.token)
+    context.store.record(
+        BuildRecord(queue=queue.id(), token=left.token, package="foo", machine="a1", outcome="failed", reason="timeout")
+    )
+    renewed = []
+
+    def tell(*_unused: t.Any) -> Told:
+        for _moment in range(2):
+            found = queue.find(job)
+            renewed.append(found.renewed if found else 0.0)
+            time.sleep(0.3)
+        return NOTHING
+
+    monkeypatch.setattr(_collecting, "tell", tell)
+    step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()))
+    resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), "drop", ""), {})
+    assert renewed[1] > renewed[0] + 0.1
