@@ -270,10 +270,11 @@ class _Check:
 
     def _come_back(self) -> None:
         """Tell that the machine is in the queue again, whoever has brought it back, and note that, with its boot."""
-        if not self.step.check_mode:
-            self._tell_back()
-        boot_id = one_line(self.facts.get("boot_id"), 64) or self.history.boot_id
-        self._save(self.history.after_return(self.began, boot_id))
+        if self.step.check_mode or self._tell_back():
+            boot_id = one_line(self.facts.get("boot_id"), 64) or self.history.boot_id
+            self._save(self.history.after_return(self.began, boot_id))
+        else:  # the next round tells it
+            self._remember_boot()
 
     def _remember_boot(self) -> None:
         boot_id = one_line(self.facts.get("boot_id"), 64)
@@ -294,12 +295,13 @@ class _Check:
         if not told.untold:  # else the next round tells it
             self._save(dataclasses.replace(self.history, told=since))
 
-    def _tell_back(self) -> None:
+    def _tell_back(self) -> bool:
         since = self.history.outage
-        self._tell("machine_back", since=since, seconds=max(0.0, self.began - since))
+        return not self._tell("machine_back", since=since, seconds=max(0.0, self.began - since)).untold
 
     def _tell(self, event: Event, *, since: float, **more: t.Any) -> Told:
-        told = tell(self.context, [machine_event(self.context, event, self.machine, since=since, **more)])
+        happened = machine_event(self.context, event, self.machine, since=since, **more)
+        told = tell(self.context, [happened], check_tasks=self.step.check_tasks)
         for problem in told.problems:
             display.warning(problem)
         self.told = told._replace(events=[*self.told.events, *told.events])

@@ -34,7 +34,7 @@ class ActionModule(StepAction):
         known = {"blocks": arguments["blocks"], "blocked": arguments["blocked"]}
         events = [{**known, **event} for event in arguments["events"]]
         with renewing(context.queue, if_in_force(context, lease) if lease else None):  # a hook may take an hour
-            told = tell(context, events)
+            told = tell(context, events, check_tasks=self.check_tasks)
         for problem in told.problems:
             display.warning(problem)
         return {"changed": bool(told.sent or told.spooled), **told._asdict()}

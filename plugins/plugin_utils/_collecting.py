@@ -107,7 +107,7 @@ def resolve_abandoned(
             _collect(step, context, lease, facts, task_vars)
             recorded = True
         else:
-            _tell_recorded(context, lease)
+            _tell_recorded(step, context, lease)
         if abandoned.action != "drop":
             clean_chroot(step, context, facts, task_vars, recorded=recorded)
     except BaseException:
@@ -128,19 +128,19 @@ def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts,
             raise
         display.warning(f"The results of {lease.job} on {lease.machine} are given up: {error}")
         events = [strange_results(context, facts, error)]
-    _tell(context, lease, events)
+    _tell(step, context, lease, events)
 
 
-def _tell_recorded(context: StepContext, lease: Lease) -> None:
+def _tell_recorded(step: StepAction, context: StepContext, lease: Lease) -> None:
     """Tell of the build if it is recorded: its dispatch may have died before it could. Who knows hears nothing twice."""
     token = lease.build_token
     known = context.store.built(Identity(context.queue.id(), token)) if token is not None else None
     if known is not None and known.build.package == lease.job.package:
-        _tell(context, lease, record_build(context, lease, None, (), ())["events"])
+        _tell(step, context, lease, record_build(context, lease, None, (), ())["events"])
 
 
-def _tell(context: StepContext, lease: Lease, events: c.Sequence[c.Mapping[str, t.Any]]) -> None:
+def _tell(step: StepAction, context: StepContext, lease: Lease, events: c.Sequence[c.Mapping[str, t.Any]]) -> None:
     with renewing(context.queue, lease):  # a hook may take an hour
-        told = tell(context, events)
+        told = tell(context, events, check_tasks=step.check_tasks)
     for problem in told.problems:
         display.warning(problem)

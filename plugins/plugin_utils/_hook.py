@@ -9,7 +9,7 @@
 
 Nothing that a hook does, or fails to do, is the failure of a build. A hook gets each event once, but for crashes: an
 executable whose dispatch dies before the hook has ended is run again with the same event, which has the same C(id); a
-task file whose dispatch dies is not.
+task file whose dispatch dies is not. Who cannot be told at all has not been told: he is the next time.
 """
 
 from __future__ import annotations
@@ -57,34 +57,70 @@ def check_hooks(command: str, tasks: str) -> None:
         )
 
 
-class Hooks:
-    """The hooks of a branch, and a directory of markers of what they have been told."""
+def check_file(tasks: str) -> None:
+    """Raise BadHook for a task file that is not there."""
+    check_hooks("", tasks)
 
-    def __init__(self, command: str, tasks: str, directory: str, *, limit: float) -> None:
+
+class Hooks:
+    """The hooks of a branch, and a directory of markers of what they have been told.
+
+    C(check_tasks) raises BadHook for a task file that cannot be included. C(untold) are the events that a hook could not
+    be given.
+    """
+
+    def __init__(
+        self,
+        command: str,
+        tasks: str,
+        directory: str,
+        *,
+        limit: float,
+        check_tasks: c.Callable[[str], None] = check_file,
+    ) -> None:
         self._command = command
         self.tasks = tasks
         self._directory = directory
         self._limit = limit
+        self._check_tasks = check_tasks
         self.problems: list[str] = []
+        self.untold: list[str] = []
 
     def tell(self, event: c.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-        """Run the executable; return what the task file is to get. Neither gets what was told before."""
-        if not self._command and not self.tasks:
-            return []
+        """Run the executable; return what the task file is to get. Neither gets what it was told before."""
         facts = facts_of(event)
-        marker = os.path.join(self._directory, facts["id"])
-        if os.path.exists(marker):
+        for_command = os.path.join(self._directory, facts["id"])
+        for_tasks = f"{for_command}.tasks"
+        if self._command and not os.path.exists(for_command):
+            self._run(facts, for_command)
+        if not self.tasks or os.path.exists(for_tasks):
             return []
-        problem = run_hook(self._command, facts, limit=self._limit) if self._command else ""
+        try:
+            self._check_tasks(self.tasks)
+        except BadHook as error:
+            self._failed(facts, f"The task file {self.tasks} was not told of {facts['event']}: {error}")
+            return []
+        self._mark(for_tasks)
+        return [facts]
+
+    def _run(self, facts: dict[str, t.Any], marker: str) -> None:
+        try:
+            problem = run_hook(self._command, facts, limit=self._limit)
+        except BadHook as error:
+            self._failed(facts, f"The hook {self._command} was not told of {facts['event']}: {error}")
+            return
         if problem:
             self.problems.append(f"The hook {self._command} was told of {facts['event']}: {problem}")
+        self._mark(marker)
+
+    def _failed(self, facts: dict[str, t.Any], problem: str) -> None:
+        self.problems.append(problem)
+        self.untold.append(facts["event"])
+
+    def _mark(self, marker: str) -> None:
         os.makedirs(self._directory, exist_ok=True)
         with open(marker, "wb"):
             pass
-        if self.tasks and not os.path.isfile(self.tasks):
-            self.problems.append(f"The task file {self.tasks} was not told of {facts['event']}: it is not there.")
-            return []
-        return [facts] if self.tasks else []
 
     def forget_old(self) -> None:
         """Remove markers that nobody will ask for any more."""
@@ -92,7 +128,7 @@ class Hooks:
 
 
 def run_hook(command: str, facts: c.Mapping[str, t.Any], *, limit: float) -> str:
-    """Run the executable with the event; return what went wrong, empty if nothing did."""
+    """Run the executable with the event; return what went wrong, empty if nothing did. Raises BadHook if it never ran."""
     with tempfile.TemporaryFile() as event:  # no pipe: a hook need not read it
         event.write(json.dumps(facts, sort_keys=True).encode() + b"\n")
         event.seek(0)
@@ -107,7 +143,7 @@ def run_hook(command: str, facts: c.Mapping[str, t.Any], *, limit: float) -> str
                 start_new_session=True,
             )
         except OSError as error:
-            return f"it cannot be run: {error.strerror}."
+            raise BadHook(f"It cannot be run: {error.strerror}.") from error
     output = _Output(t.cast("t.IO[bytes]", process.stdout))
     try:
         status = process.wait(limit)

@@ -285,7 +285,11 @@ class StepAction(ActionBase):
         """Raise PortbuildError for hooks and templates that cannot be used: what is included later must not end a play."""
         check_telling(settings)
         if settings.hook_tasks:
-            check_tasks(settings.hook_tasks, self._loader)
+            self.check_tasks(settings.hook_tasks)
+
+    def check_tasks(self, path: str) -> None:
+        """Raise BadHook for a file of tasks that Ansible does not take."""
+        check_tasks(path, self._loader)
 
     def log_in(self, task_vars: c.Mapping[str, t.Any], machine: str, client_user: str, sudo_cmd: str) -> None:
         """Log in as client_user, and become root by sudo_cmd, where Ansible's own variables do not say how.

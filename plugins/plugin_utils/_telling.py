@@ -17,7 +17,7 @@ import typing as t
 from ..module_utils._errors import PortbuildError
 from ._context import StepContext
 from ._events import Event, EVENTS
-from ._hook import check_hooks, Hooks
+from ._hook import check_file, check_hooks, Hooks
 from ._notify import BadMailConfig, default_sender, Delivery, MailConfig, Notifier, State
 from ._settings import Settings
 
@@ -79,14 +79,20 @@ def make_notifier(context: StepContext) -> Notifier:
     return Notifier(config, context.layout.spool)
 
 
-def tell(context: StepContext, events: c.Sequence[c.Mapping[str, t.Any]]) -> Told:
+def tell(
+    context: StepContext,
+    events: c.Sequence[c.Mapping[str, t.Any]],
+    *,
+    check_tasks: c.Callable[[str], None] = check_file,
+) -> Told:
     """Send or spool the messages of the events, and tell the hooks. Without an event, send what waits.
 
-    That nobody can be told is no reason to lose a build: it is returned.
+    That nobody can be told is no reason to lose a build: it is returned. A task file that does not pass C(check_tasks),
+    by BadHook, is not to be included.
     """
     settings = context.settings
     marks = os.path.join(context.layout.spool, "hooked")
-    hooks = Hooks(settings.hook, settings.hook_tasks, marks, limit=settings.hook_timeout)
+    hooks = Hooks(settings.hook, settings.hook_tasks, marks, limit=settings.hook_timeout, check_tasks=check_tasks)
     deliveries: list[Delivery] = []
     problems, untold, for_tasks = [], [], []
     if not events:
@@ -117,7 +123,7 @@ def tell(context: StepContext, events: c.Sequence[c.Mapping[str, t.Any]]) -> Tol
             about = f"{lost.event} of {lost.package}" if lost.package else lost.event
             problems.append(f"{', '.join(lost.recipients)} cannot be told of {about}: {lost.detail}")
     sent, repeated = _those(deliveries, "delivered"), _those(deliveries, "repeated")
-    return Told(sent, spooled, repeated, [*problems, *hooks.problems], untold, hooks.tasks, for_tasks)
+    return Told(sent, spooled, repeated, [*problems, *hooks.problems], [*untold, *hooks.untold], hooks.tasks, for_tasks)
 
 
 def _those(deliveries: c.Iterable[Delivery], state: State) -> list[str]:

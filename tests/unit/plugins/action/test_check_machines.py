@@ -18,6 +18,7 @@ from ansible_collections.portbuild.cluster.plugins.module_utils._names import Jo
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._candidates import Candidate
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._checks import History, read_history, write_history
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._hook import BadHook
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._step import MachineUnreachable, StepFailed
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import BuildRecord
@@ -38,6 +39,10 @@ class Step:
 
     def drop_connection(self) -> None:
         pass
+
+    def check_tasks(self, path: str) -> None:
+        if "nonsense" in pathlib.Path(path).read_text(encoding="utf-8"):
+            raise BadHook(f"{path} cannot be read.")
 
 
 def facts_or_error(answer: t.Any) -> dict[str, t.Any]:
@@ -230,7 +235,7 @@ def told(context: StepContext, monkeypatch) -> list[dict[str, t.Any]]:
     """The events that people and hooks are told of."""
     found: list[dict[str, t.Any]] = []
 
-    def tell(_context: StepContext, events: list[dict[str, t.Any]]) -> Told:
+    def tell(_context: StepContext, events: list[dict[str, t.Any]], **_named: t.Any) -> Told:
         found.extend(events)
         return NOTHING
 
@@ -283,7 +288,7 @@ def test_what_could_not_be_told_is_told_in_the_next_round(
 ) -> None:
     told = []
 
-    def tell(_context: StepContext, events: list[dict[str, t.Any]]) -> Told:
+    def tell(_context: StepContext, events: list[dict[str, t.Any]], **_named: t.Any) -> Told:
         told.extend(events)
         return NOTHING._replace(problems=["No space left."], untold=["machine_lost"] if len(told) < 2 else [])
 
@@ -292,6 +297,26 @@ def test_what_could_not_be_told_is_told_in_the_next_round(
         step.answers = [gone(), gone()]
         check(step, context).run()
     assert [event["event"] for event in told] == ["machine_lost"] * 2
+
+
+def test_a_return_that_could_not_be_told_is_told_in_the_next_round(
+    step: Step, context: StepContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, full = [], [True, True, False]
+
+    def tell(_context: StepContext, events: list[dict[str, t.Any]], **_named: t.Any) -> Told:
+        told.extend(events)
+        back = events[0]["event"] == "machine_back"
+        return NOTHING._replace(untold=["machine_back"] if back and full.pop(0) else [])
+
+    step.answers = [gone(), gone()]
+    monkeypatch.setattr(check_machines, "tell", tell)
+    states = [check(step, context).run()["state"] for _round in range(6)]
+    assert states == ["offline", "returned", *["free"] * 4]
+    assert [event["event"] for event in told] == ["machine_lost", *["machine_back"] * 3]
+    assert len({event["since"] for event in told}) == 1
+    history = read_history(context.layout.check("a1"))
+    assert (history.away, history.boot_id) == (False, "boot-1")
 
 
 def test_of_a_machine_that_a_person_has_taken_out_nothing_is_told(step: Step, context: StepContext, told: list) -> None:
@@ -320,3 +345,15 @@ def test_the_tasks_of_the_administrator_hear_of_it(step: Step, tmp_path: pathlib
     step.answers = [gone(), gone()]
     assert check(step, context).run()["told"] == {"tasks": "", "events": []}
     assert [event["event"] for event in check(step, context).run()["told"]["events"]] == ["machine_back"]
+
+
+def test_tasks_that_cannot_be_included_end_no_round(step: Step, tmp_path: pathlib.Path) -> None:
+    tasks = tmp_path / "tasks.yml"
+    tasks.write_text("- nonsense: {\n", encoding="utf-8")
+    context = make_context(tmp_path / "root", portbuild_hook_tasks=str(tasks))
+    step.answers = [gone(), gone()]
+    ended = check(step, context).run()
+    assert (ended["state"], ended["told"]) == ("offline", {"tasks": "", "events": []})
+    tasks.write_text("[]\n", encoding="utf-8")  # mended, and told in the next round
+    step.answers = [gone(), gone()]
+    assert [event["event"] for event in check(step, context).run()["told"]["events"]] == ["machine_lost"]

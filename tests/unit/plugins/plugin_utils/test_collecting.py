@@ -22,6 +22,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._collecting impo
     resolve_abandoned,
 )
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._hook import check_file
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._owner import Owner
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._queue import Lease
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._store import BuildRecord
@@ -83,13 +84,13 @@ def test_a_build_whose_dispatch_died_before_it_could_tell_is_told(
         context.store.record(build)
     told: list[t.Any] = []
 
-    def tell(_context: StepContext, events: list[t.Any]) -> Told:
+    def tell(_context: StepContext, events: list[t.Any], **_named: t.Any) -> Told:
         told.extend((event["event"], event["token"]) for event in events)
         return NOTHING
 
     monkeypatch.setattr(_collecting, "tell", tell)
     monkeypatch.setattr(_collecting, "clean_chroot", lambda *_x, **_y: None)
-    step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()))
+    step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()), check_tasks=check_file)
     resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), action, ""), {})
     assert told == ([("failure", left.token)] if recorded else [])
     assert queue.all_leases() == []
@@ -110,7 +111,7 @@ def test_a_slow_hook_loses_no_adopted_lease(tmp_path: pathlib.Path, monkeypatch:
     )
     renewed = []
 
-    def tell(*_unused: t.Any) -> Told:
+    def tell(*_unused: t.Any, **_named: t.Any) -> Told:
         for _moment in range(2):
             found = queue.find(job)
             renewed.append(found.renewed if found else 0.0)
@@ -118,6 +119,6 @@ def test_a_slow_hook_loses_no_adopted_lease(tmp_path: pathlib.Path, monkeypatch:
         return NOTHING
 
     monkeypatch.setattr(_collecting, "tell", tell)
-    step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()))
+    step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()), check_tasks=check_file)
     resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), "drop", ""), {})
     assert renewed[1] > renewed[0] + 0.1

@@ -29,6 +29,7 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import 
     check_telling,
     machine_event,
     tell,
+    NOTHING,
 )
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._smtp import SmtpServer
 
@@ -113,13 +114,17 @@ def test_a_hook_that_fails_is_a_warning(tmp_path: pathlib.Path, script: str, pro
     assert tell(context, [FAILURE]).problems == []  # it has had its chance
 
 
-def test_a_hook_that_went_away_is_a_warning(tmp_path: pathlib.Path) -> None:
-    context = make_context(tmp_path, hook=str(tmp_path / "gone"), hook_tasks=str(tmp_path / "gone.yml"))
+def test_a_hook_that_went_away_is_a_warning_and_is_told_when_it_is_back(tmp_path: pathlib.Path) -> None:
+    hook, tasks = tmp_path / "gone", tmp_path / "gone.yml"
+    context = make_context(tmp_path, hook=str(hook), hook_tasks=str(tasks))
     told = tell(context, [FAILURE])
-    assert told.events == []
+    assert (told.events, told.untold) == ([], ["failure", "failure"])
     assert told.problems == [
-        f"The hook {tmp_path}/gone was told of failure: it cannot be run: No such file or directory.",
-        f"The task file {tmp_path}/gone.yml was not told of failure: it is not there.",
+        f"The hook {hook} was not told of failure: It cannot be run: No such file or directory.",
+        (
+            f"The task file {tasks} was not told of failure: portbuild_hook_tasks is {tasks}, which is no file that can "
+            "be read. It is a file of Ansible tasks on the controller."
+        ),
     ]
 
 
@@ -136,6 +141,26 @@ def test_a_dispatch_that_dies_before_the_hook_has_ended_tells_it_again(tmp_path:
     tell(context, [FAILURE])
     events = [json.loads(line)["id"] for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
     assert len(events) == 2
+    tasks.write_text("[]\n", encoding="utf-8")
+    assert len(tell(context, [FAILURE]).events) == 1  # which waits for no executable
+    make_hook(hook, f"cat >>{tmp_path}/events")
+    for _time in range(2):
+        assert tell(context, [FAILURE])[2:] == NOTHING._replace(tasks=str(tasks))[2:]
+    assert len((tmp_path / "events").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_tasks_that_cannot_be_included_are_not(tmp_path: pathlib.Path) -> None:
+    tasks = tmp_path / "tasks.yml"
+    tasks.write_text("- nonsense: {\n", encoding="utf-8")
+    context = make_context(tmp_path, hook_tasks=str(tasks), hook=make_hook(tmp_path / "hook", "exit 0"))
+
+    def refuse(path: str) -> t.NoReturn:
+        raise BadHook(f"{path} cannot be read.")
+
+    told = tell(context, [FAILURE], check_tasks=refuse)
+    assert (told.events, told.untold) == ([], ["failure"])
+    assert told.problems == [f"The task file {tasks} was not told of failure: {tasks} cannot be read."]
+    assert tell(context, [FAILURE]).events == [facts_of(FAILURE)]
     assert len(set(events)) == 1
 
 
