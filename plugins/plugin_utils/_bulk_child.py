@@ -227,7 +227,7 @@ def _tell_end(context: StepContext, run: Run, facts: dict[str, t.Any], talk: _Ta
     """Tell people and hooks what the run came to, unless there was nothing to do."""
     if facts["ok"] and not facts["built"]:
         return NOTHING
-    told = tell(context, [bulk_event(context, run.number, facts)])
+    told = tell(context, [bulk_event(context, run, facts)])
     for problem in told.problems:
         talk.say(problem)
     return told

@@ -49,7 +49,7 @@ _OF_A_MACHINE = ("arch", "machine", "since")  # of one outage, whichever branch 
 _IDENTITIES = {
     "machine_lost": _OF_A_MACHINE,
     "machine_back": _OF_A_MACHINE,
-    "bulk_ended": ("arch", "branch", "run"),
+    "bulk_ended": ("arch", "branch", "run", "begun"),  # runs are counted anew in a new database
 }
 
 # -- what happened -----------------------------------------------------------------------------------------------------
@@ -106,7 +106,15 @@ def problem_of(event: c.Mapping[str, t.Any], name: str | None = None) -> str:
 def cause_of(event: c.Mapping[str, t.Any]) -> str:
     """Return what tells the cause of a problem from other causes of the same one."""
     said = {field: one_line(event.get(field), 200) for field in _CAUSES[event["event"]]}
-    return "/".join(_VARIES.sub("#", text) if field == "detail" else text for field, text in said.items())
+    texts = [_VARIES.sub("#", text) if field == "detail" else text for field, text in said.items()]
+    return "/".join([*texts, _leftovers_of(event)] if event["event"] == "plist" else texts)
+
+
+def _leftovers_of(event: c.Mapping[str, t.Any]) -> str:
+    """Return a digest of what was left, in whatever order and by whichever item it was found."""
+    rows = _rows(event.get("leftovers"), ("kind", "path"))
+    left = sorted({(row["kind"], row["path"]) for row in rows if row["kind"] not in PRIVILEGES})
+    return hashlib.sha256("\0".join(text for row in left for text in row).encode("utf-8", "replace")).hexdigest()[:32]
 
 
 def _named(event: c.Mapping[str, t.Any], fields: c.Sequence[str]) -> str:

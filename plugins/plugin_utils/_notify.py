@@ -69,13 +69,14 @@ class BadMailConfig(PortbuildError):
 
 
 class Delivery(t.NamedTuple):
-    """What became of a message for these recipients."""
+    """What became of a message for these recipients. C(key) is of its event, as C(identity_of) gives it."""
 
     event: str
     package: str
     recipients: tuple[str, ...]
     state: State
     detail: str = ""
+    key: str = ""
 
 
 # -- configuration -----------------------------------------------------------------------------------------------------
@@ -248,23 +249,25 @@ class Notifier:
             os.makedirs(directory, exist_ok=True)
         key = identity_of(context)
         if os.path.exists(self._path(key)) or os.path.exists(os.path.join(self._sent, key)):
-            deliveries.append(Delivery(event, package, recipients, "duplicate", "it has been sent or waits to be sent"))
+            why = "it has been sent or waits to be sent"
+            deliveries.append(Delivery(event, package, recipients, "duplicate", why, key))
             return deliveries + self.flush()
         if not self._write_unless_repeated(config, key, event, package, recipients, context):
-            deliveries.append(Delivery(event, package, recipients, "repeated", "the same has been told lately"))
+            deliveries.append(Delivery(event, package, recipients, "repeated", "the same has been told lately", key))
             return deliveries + self.flush()
         flushed = self.flush()
-        if not any((delivery.event, delivery.package) == (event, package) for delivery in flushed):
-            flushed.append(Delivery(event, package, recipients, "spooled", "it waits for the next attempt"))
+        if not any(delivery.key == key for delivery in flushed):
+            flushed.append(Delivery(event, package, recipients, "spooled", "it waits for the next attempt", key))
         return deliveries + flushed
 
     def flush(self) -> list[Delivery]:
         """Send what waits, within the budget; return what became of each message that was tried."""
         if self._config is None:
             return []
-        waiting = self._waiting()
+        waiting = self.waiting()
         if not waiting or self._backing_off():
             return []
+        os.makedirs(self._sent, exist_ok=True)  # whoever has cleared it away must not get each message again and again
         end = self._monotonic() + self._budget
         deliveries: list[Delivery] = []
         session = _Session(self._config, end, self._monotonic)
@@ -352,7 +355,7 @@ class Notifier:
         }
         write_json(self._path(key), spooled, mode=0o640)
 
-    def _waiting(self) -> list[str]:
+    def waiting(self) -> list[str]:
         """Return the spooled messages, the oldest first."""
         found = []
         with contextlib.suppress(FileNotFoundError), os.scandir(self._spool) as entries:
@@ -373,7 +376,7 @@ class Notifier:
 
         def delivery(recipients: c.Iterable[str], state: State, detail: str = "") -> list[Delivery]:
             found = tuple(recipients)
-            return [Delivery(event, package, found, state, detail)] if found else []
+            return [Delivery(event, package, found, state, detail, _key_of(path))] if found else []
 
         try:
             outcome = session.send(spooled["sender"], spooled["recipients"], spooled["message"])
@@ -396,7 +399,7 @@ class Notifier:
 
     def _done(self, path: str) -> None:
         """Leave a marker instead of the message: one rename, so that no crash sends it again."""
-        marker = os.path.join(self._sent, os.path.basename(path).removesuffix(_SUFFIX))
+        marker = os.path.join(self._sent, _key_of(path))
         os.replace(path, marker)
         with contextlib.suppress(OSError):
             os.truncate(marker, 0)
@@ -405,6 +408,10 @@ class Notifier:
     def _forget(self) -> None:
         forget_old(self._sent, self._now())
         self._repeats.forget_old(REMEMBERED)
+
+
+def _key_of(path: str) -> str:
+    return os.path.basename(path).removesuffix(_SUFFIX)
 
 
 def forget_old(directory: str, now: float) -> None:

@@ -18,6 +18,7 @@ from ..module_utils._errors import PortbuildError
 from ._context import StepContext
 from ._events import Event, EVENTS
 from ._hook import check_file, check_hooks, Hooks
+from ._journal import Run
 from ._notify import BadMailConfig, default_sender, Delivery, MailConfig, Notifier, State
 from ._settings import Settings
 
@@ -117,7 +118,8 @@ def tell(
             untold.append(event["event"])
     spooled = _those(deliveries, "spooled")
     if spooled:
-        problems.append(f"The mail server took no message now; {len(spooled)} wait in {context.layout.spool}.")
+        waiting = len(make_notifier(context).waiting())
+        problems.append(f"The mail server took no message now; {waiting} wait in {context.layout.spool}.")
     for lost in deliveries:
         if lost.state == "rejected":
             about = f"{lost.event} of {lost.package}" if lost.package else lost.event
@@ -128,8 +130,8 @@ def tell(
 
 def _those(deliveries: c.Iterable[Delivery], state: State) -> list[str]:
     """Return the events whose messages came to that in the end: what waits is tried with each of several events."""
-    last = {(delivery.event, delivery.package, delivery.recipients): delivery.state for delivery in deliveries}
-    return [event for (event, _package, _recipients), found in last.items() if found == state]
+    last = {(delivery.key, delivery.recipients): delivery for delivery in deliveries}
+    return [delivery.event for delivery in last.values() if delivery.state == state]
 
 
 # -- events that are no builds -----------------------------------------------------------------------------------------
@@ -155,13 +157,14 @@ def machine_event(context: StepContext, event: Event, machine: str, *, since: fl
     return {**_where(context), "event": event, "machine": machine, "since": since, "at": time.time(), **more}
 
 
-def bulk_event(context: StepContext, run: int, summary: c.Mapping[str, t.Any]) -> dict[str, t.Any]:
+def bulk_event(context: StepContext, run: Run, summary: c.Mapping[str, t.Any]) -> dict[str, t.Any]:
     """Return the event of a bulk build that has ended, from its summary."""
     parts = ("built", "stayed", "failed", "skipped", "ignored", "unfinished", "given_up", "unknown")
     return {
         **_where(context),
         "event": "bulk_ended",
-        "run": run,
+        "run": run.number,
+        "begun": run.begun,
         "at": summary["ended"],
         "since": summary["began"],
         "seconds": summary["seconds"],

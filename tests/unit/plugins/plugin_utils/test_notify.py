@@ -486,6 +486,17 @@ def test_what_a_later_version_has_spooled_waits_for_that(tmp_path: pathlib.Path,
     assert (server.mails, path.exists()) == ([], True)
 
 
+def test_a_spool_whose_markers_were_cleared_away_sends_nothing_twice(
+    tmp_path: pathlib.Path, server: SmtpServer
+) -> None:
+    Post(tmp_path, 1).notify()
+    (tmp_path / "spool" / "sent").rmdir()
+    post = Post(tmp_path, server.port)
+    assert states(post.notifier.flush()) == ["delivered"]
+    assert post.notifier.flush() == []
+    assert len(server.mails) == 1
+
+
 def test_two_senders_at_once(tmp_path: pathlib.Path, server: SmtpServer) -> None:
     idle = Post(tmp_path, 1)
     for token in range(1, 9):

@@ -98,6 +98,16 @@ def test_what_was_mended_counts_though_nobody_hears_of_it(tmp_path: pathlib.Path
     assert post.state(3) == "delivered"
 
 
+def test_other_leftovers_are_another_cause(post: Post) -> None:
+    one = [{"kind": "extra", "path": "/etc/a", "item": "7"}, {"kind": "missing", "path": "/etc/b", "item": "7"}]
+    other = [{**one[0], "path": "/etc/c"}, one[1]]
+    setuid = {"kind": "setuid", "path": "/bin/x", "item": "9"}
+    told = [one, one[::-1], [{**row, "item": "8"} for row in one], [*one, setuid], other, one[:1], [], "rubbish"]
+    states = [post.state(token, event="plist", leftovers=left) for token, left in enumerate(told, 1)]
+    again = "repeated"
+    assert states == ["delivered", again, again, again, "delivered", "delivered", "delivered", again]
+
+
 def test_strange_results(post: Post) -> None:
     detail = f"foo.deb has {'a1' * 32} instead of {'b2' * 32}, of 1234 bytes"
     assert post.state(1, event="fetch_problem", machine="a1", detail=detail) == "delivered"

@@ -23,13 +23,14 @@ from ansible_collections.portbuild.cluster.plugins.plugin_utils._bulk import PAU
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._context import StepContext
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._events import EVENTS, facts_of
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._hook import BadHook
+from ansible_collections.portbuild.cluster.plugins.plugin_utils._journal import Run
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._notify import BadMailConfig, MailConfig, Notifier
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._telling import (
     bulk_event,
     check_telling,
     machine_event,
-    tell,
     NOTHING,
+    tell,
 )
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._smtp import SmtpServer
 
@@ -50,6 +51,20 @@ FAILURE: dict[str, t.Any] = {
     "token": 7,
     "at": 1_700_000_000.0,
 }
+
+
+SUMMARY: dict[str, t.Any] = {
+    **{part: [] for part in ("built", "stayed", "failed", "unfinished")},
+    **{part: {} for part in ("skipped", "ignored", "given_up", "unknown")},
+    "ok": False,
+    "began": 1.0,
+    "ended": 2.0,
+    "seconds": 1.0,
+}
+
+
+def make_run(number: int, begun: float) -> Run:
+    return Run(number, {}, None, begun, begun, None, "")
 
 
 def make_context(root: pathlib.Path, **variables: t.Any) -> StepContext:
@@ -126,21 +141,6 @@ def test_a_hook_that_went_away_is_a_warning_and_is_told_when_it_is_back(tmp_path
             "be read. It is a file of Ansible tasks on the controller."
         ),
     ]
-
-
-def test_a_dispatch_that_dies_before_the_hook_has_ended_tells_it_again(tmp_path: pathlib.Path) -> None:
-    hook = make_hook(tmp_path / "hook", f"cat >>{tmp_path}/events; [ -e {tmp_path}/go ] || kill -9 $PPID")
-    context = make_context(tmp_path, hook=hook)
-    child = os.fork()
-    if child == 0:
-        tell(context, [FAILURE])
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
-    (tmp_path / "go").touch()
-    tell(context, [FAILURE])
-    tell(context, [FAILURE])
-    events = [json.loads(line)["id"] for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
-    assert len(events) == 2
     tasks.write_text("[]\n", encoding="utf-8")
     assert len(tell(context, [FAILURE]).events) == 1  # which waits for no executable
     make_hook(hook, f"cat >>{tmp_path}/events")
@@ -161,6 +161,21 @@ def test_tasks_that_cannot_be_included_are_not(tmp_path: pathlib.Path) -> None:
     assert (told.events, told.untold) == ([], ["failure"])
     assert told.problems == [f"The task file {tasks} was not told of failure: {tasks} cannot be read."]
     assert tell(context, [FAILURE]).events == [facts_of(FAILURE)]
+
+
+def test_a_dispatch_that_dies_before_the_hook_has_ended_tells_it_again(tmp_path: pathlib.Path) -> None:
+    hook = make_hook(tmp_path / "hook", f"cat >>{tmp_path}/events; [ -e {tmp_path}/go ] || kill -9 $PPID")
+    context = make_context(tmp_path, hook=hook)
+    child = os.fork()
+    if child == 0:
+        tell(context, [FAILURE])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    (tmp_path / "go").touch()
+    tell(context, [FAILURE])
+    tell(context, [FAILURE])
+    events = [json.loads(line)["id"] for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
+    assert len(events) == 2
     assert len(set(events)) == 1
 
 
@@ -252,25 +267,38 @@ def test_maintainers_hear_of_their_own_packages_alone(tmp_path: pathlib.Path) ->
     context = make_context(
         tmp_path, mail_host="127.0.0.1", mail_port=1, mail_to="ports@example.org", mail_maintainers=True
     )
-    summary = {
-        **{part: [] for part in ("built", "stayed", "failed", "unfinished")},
-        **{part: {} for part in ("skipped", "ignored", "given_up", "unknown")},
-        "ok": False,
-        "began": 1.0,
-        "ended": 2.0,
-        "seconds": 1.0,
-    }
     events = [
         *({**FAILURE, "event": event} for event in EVENTS[:5]),
         machine_event(context, "machine_lost", "a1", since=1.0),
         machine_event(context, "machine_back", "a1", since=1.0),
-        bulk_event(context, 1, summary),
+        bulk_event(context, make_run(1, 1.0), SUMMARY),
     ]
     tell(context, [{**event, "maintainer": "Jane <jane@example.net>"} for event in events])
     spool = [json.loads(path.read_text(encoding="utf-8")) for path in pathlib.Path(context.layout.spool).glob("*.json")]
     assert len(spool) == len(EVENTS)
     told = {message["event"] for message in spool if "jane@example.net" in message["recipients"]}
     assert told == {"failure", "plist", "broken_built", "builds_again"}
+
+
+def test_each_message_that_waits_is_counted(tmp_path: pathlib.Path) -> None:
+    """Outages of several machines are events without a package; what waits from before counts as well."""
+    mail = {"mail_host": "127.0.0.1", "mail_port": 1, "mail_to": "ports@example.org"}
+    context = make_context(tmp_path, **mail)
+    tell(context, [FAILURE])
+    lost = [machine_event(context, "machine_lost", machine, since=1.0) for machine in ("a1", "a2")]
+    told = tell(context, lost)
+    assert told.spooled.count("machine_lost") == 2
+    assert told.problems == [f"The mail server took no message now; 3 wait in {context.layout.spool}."]
+
+
+def test_a_bulk_build_of_a_new_database_is_another_one(tmp_path: pathlib.Path) -> None:
+    """Also one that was taken up again is the same, though it says that it began later."""
+    context = make_context(tmp_path, hook=make_hook(tmp_path / "hook", f"cat >>{tmp_path}/events"))
+    for begun, began in ((100.0, 100.0), (100.0, 150.0), (200.0, 200.0)):
+        tell(context, [bulk_event(context, make_run(1, begun), {**SUMMARY, "began": began})])
+    events = [json.loads(line) for line in (tmp_path / "events").read_text(encoding="utf-8").splitlines()]
+    assert [event["since"] for event in events] == [100.0, 200.0]
+    assert len({event["id"] for event in events}) == 2
 
 
 # -- hostile content ---------------------------------------------------------------------------------------------------
