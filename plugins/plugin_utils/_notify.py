@@ -45,10 +45,13 @@ except ImportError:  # pragma: no cover
 else:
     HAS_JINJA2 = True
 
+T = t.TypeVar("T")
+
 State = t.Literal["delivered", "spooled", "rejected", "duplicate", "repeated"]
 
 LOG_LINES = 1000
 BUDGET = 10.0  # seconds that sending may add to a dispatch
+RENDERING = 5.0  # seconds that a template may take: a lock is held meanwhile
 _PARTING = 1.0  # seconds for saying goodbye to the server
 BACK_OFF = 60.0  # seconds without an attempt after the server let us wait for the whole budget
 EXPIRES = 7 * 86400.0  # after this nobody wants to read it any more
@@ -150,7 +153,10 @@ def render(
         raise PortbuildError("Messages need the Python library Jinja2 >= 3.0.", remedy="Install it on the controller.")
     values = _template_values(event, context, log_lines)
     try:
-        return _render([config.templates, _TEMPLATES] if config.templates else [_TEMPLATES], event, values)
+        if not config.templates:
+            return _render([_TEMPLATES], event, values)
+        late = f"it did not end within {RENDERING:.0f} s"
+        return _in_time(lambda: _render([config.templates, _TEMPLATES], event, values), RENDERING, late)
     except Exception as error:  # an administrator's template may do anything
         if not config.templates:
             raise PortbuildError(f"The template {event}.j2 cannot be used: {type(error).__name__}: {error}.") from error
@@ -168,7 +174,12 @@ def _render(directories: c.Sequence[str], event: Event, values: c.Mapping[str, t
         keep_trailing_newline=True,
     )
     environment.filters["duration"] = duration
-    text = environment.get_template(f"{event}.j2").render(values)
+    end, pieces = time.monotonic() + RENDERING, []
+    for piece in environment.get_template(f"{event}.j2").generate(values):
+        if time.monotonic() > end:  # else it goes on filling the memory when nobody waits for it any more
+            raise TimeoutError(f"it did not end within {RENDERING:.0f} s")
+        pieces.append(piece)
+    text = "".join(pieces)
     text.encode()  # half a character, as an escape in a template makes it, cannot be sent: said here, ours is taken
     head, _separator, body = text.lstrip("\n").partition("\n")
     subject = head.removeprefix("Subject:")
@@ -594,21 +605,26 @@ class _Smtp(smtplib.SMTP):
         raise problem
 
     def _addresses(self, host: str, port: int) -> list[t.Any]:
-        """Resolve the name in a thread, since nothing else bounds the resolver."""
-        found: list[t.Any] = []
-        failed: list[OSError] = []
+        def resolve() -> list[t.Any]:
+            return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
 
-        def resolve() -> None:
-            try:
-                found.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-            except OSError as error:
-                failed.append(error)
+        return _in_time(resolve, max(0.0, self._left()), "the name server did not answer in time")
 
-        thread = threading.Thread(target=resolve, daemon=True)
-        thread.start()
-        thread.join(max(0.0, self._left()))
-        if thread.is_alive():
-            raise TimeoutError("the name server did not answer in time")
-        if failed:
-            raise failed[0]
-        return list(found)
+
+def _in_time(work: c.Callable[[], T], seconds: float, late: str) -> T:
+    """Do the work in a thread, where nothing else bounds it. What is late goes on, but nobody waits for it."""
+    found: list[T] = []
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(work())
+        except Exception as error:  # it is raised below
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if found:
+        return found[0]
+    raise failed[0] if failed else TimeoutError(late)

@@ -284,6 +284,20 @@ def test_a_template_that_is_wrong_loses_no_message(tmp_path: pathlib.Path, serve
     assert f"The template failure.j2 in {tmp_path} cannot be used: " in message.get_content()
 
 
+@pytest.mark.parametrize("body", ["", "x"], ids=["silent", "talking"])
+def test_a_template_without_an_end_loses_no_message(
+    tmp_path: pathlib.Path, server: SmtpServer, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    monkeypatch.setattr(_notify, "RENDERING", 0.3)
+    loop = "{% for one in range(300) %}"
+    text = f"{loop * 3}{body}{'{% endfor %}' * 3}"  # some seconds of it: a thread cannot be ended
+    (tmp_path / "failure.j2").write_text(f"Subject: x\n{text}", encoding="utf-8")
+    began = time.monotonic()
+    assert states(Post(tmp_path, server.port, templates=str(tmp_path), repeat=60.0).notify()) == ["delivered"]
+    assert time.monotonic() - began < 3
+    assert f"failure.j2 in {tmp_path} cannot be used: TimeoutError" in (server.mails[0].message.get_content())
+
+
 def test_without_jinja2(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_notify, "HAS_JINJA2", False)
     with pytest.raises(PortbuildError, match="Jinja2"):
