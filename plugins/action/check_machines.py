@@ -225,10 +225,12 @@ class _Check:
                 self.step, self.context, self.machine, self.task_vars, limit=CLEANING_LIMIT, returning=True
             )
         except StepFailed as error:
+            self._add_news(error.details.get("told"))
             self._lost_again(f"It could not be cleaned: {error}")
             return self.result(
                 "offline", f"{self.machine} stays offline. It could not be cleaned: {error}", changed=True
             )
+        self._add_news(cleaned["told"])
         removed = [*cleaned["leases"], *cleaned["removed"]]
         problem, _unreachable = self._ask()
         if problem:
@@ -306,6 +308,11 @@ class _Check:
             display.warning(problem)
         self.told = told._replace(events=[*self.told.events, *told.events])
         return told
+
+    def _add_news(self, told: t.Any) -> None:
+        """Let the administrator's tasks hear of builds that were brought home, too."""
+        if told and told["events"]:
+            self.told = self.told._replace(tasks=told["tasks"], events=[*self.told.events, *told["events"]])
 
     def _save(self, history: History) -> None:
         self.history = history

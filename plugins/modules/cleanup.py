@@ -122,6 +122,21 @@ problems:
   type: list
   elements: dict
   sample: []
+told:
+  description: The task file of C(portbuild_hook_tasks), and the events of builds brought home that it is to be told of.
+  returned: when used by the playbook
+  type: dict
+  contains:
+    tasks:
+      description: The file, empty if there is nothing to tell.
+      type: str
+    events:
+      description: The events.
+      type: list
+      elements: dict
+  sample:
+    tasks: ""
+    events: []
 """
 
 import time

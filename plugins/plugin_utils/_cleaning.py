@@ -16,6 +16,7 @@ from ._collecting import Abandoned, find_abandoned, KEPT, resolve_abandoned
 from ._context import StepContext
 from ._looking import current_tarballs
 from ._step import display, StepAction
+from ._telling import NOTHING
 
 Facts = dict[str, t.Any]
 TIME_LIMIT = 1800.0  # seconds for removing what may be many large trees
@@ -30,14 +31,31 @@ def clean_machine(
     limit: float = TIME_LIMIT,
     returning: bool = False,
 ) -> Facts:
-    """Clean the machine, and return what was done about which lease and what was removed.
+    """Clean the machine, and return what was done about which lease, what was removed, and what tasks are to be told.
 
-    C(returning): a check took the machine offline, and brings it back.
+    C(returning): a check took the machine offline, and brings it back. An error has what tasks are to be told in its
+    details.
     """
-    done = [
-        _resolve(step, context, abandoned, task_vars, returning=returning)
-        for abandoned in find_abandoned(step, context, machine, task_vars)
-    ]
+    news: list[Facts] = []
+    try:
+        done = [
+            _resolve(step, context, abandoned, task_vars, news, returning=returning)
+            for abandoned in find_abandoned(step, context, machine, task_vars)
+        ]
+        reply = _remove(step, context, machine, task_vars, limit=limit)
+    except PortbuildError as error:
+        error.details["told"] = _for_tasks(context, news)
+        raise
+    changed = bool(reply["changed"] or any(entry["changed"] for entry in done))
+    return {**reply, "changed": changed, "leases": done, "told": _for_tasks(context, news)}
+
+
+def _for_tasks(context: StepContext, news: list[Facts]) -> Facts:
+    return NOTHING._replace(tasks=context.settings.hook_tasks, events=news).for_tasks()
+
+
+def _remove(step: StepAction, context: StepContext, machine: str, task_vars: Facts, *, limit: float) -> Facts:
+    """Let the client remove what nobody owns, and return what it says."""
     queue, settings = context.queue, context.settings
     newest = queue.newest_token()  # before the leases: what is claimed from now on has a newer one
     owned = [lease for lease in queue.all_leases() if lease.machine == machine]
@@ -62,17 +80,23 @@ def clean_machine(
     for lease in [] if step.check_mode else owned:
         if lease.state == KEPT and any(f"/kept/{lease.job}/" in path for path in removed):
             queue.drop_held(lease.job, lease.token)
-    return {**reply, "changed": bool(reply["changed"] or any(entry["changed"] for entry in done)), "leases": done}
+    return reply
 
 
 def _resolve(
-    step: StepAction, context: StepContext, abandoned: Abandoned, task_vars: Facts, *, returning: bool
+    step: StepAction,
+    context: StepContext,
+    abandoned: Abandoned,
+    task_vars: Facts,
+    news: list[Facts],
+    *,
+    returning: bool,
 ) -> Facts:
     entry: Facts = {"job": str(abandoned.job), "action": abandoned.action, "why": abandoned.why}
     if step.check_mode or abandoned.action == "leave":
         return {**entry, "changed": abandoned.action != "leave"}
     try:
-        resolve_abandoned(step, context, abandoned, task_vars, returning=returning)
+        resolve_abandoned(step, context, abandoned, task_vars, news, returning=returning)
     except PortbuildError as error:
         display.warning(f"{abandoned.job} on {abandoned.machine}: {error}")
         return {**entry, "changed": False, "problem": str(error)}

@@ -90,10 +90,14 @@ def resolve_abandoned(
     context: StepContext,
     abandoned: Abandoned,
     task_vars: dict[str, t.Any],
+    news: list[Facts],
     *,
     returning: bool = False,
 ) -> None:
-    """Do what was decided. Raises PortbuildError when somebody else has the job by now, or the machine no room."""
+    """Do what was decided. Raises PortbuildError when somebody else has the job by now, or the machine no room.
+
+    C(news) gets the events that the administrator's tasks are to be told of, also where the rest fails.
+    """
     queue, job = context.queue, abandoned.job
     if abandoned.action == "drop" and abandoned.lease is not None and abandoned.lease.state != CLAIMED:
         queue.drop_held(job, abandoned.lease.token)
@@ -104,10 +108,10 @@ def resolve_abandoned(
     recorded = abandoned.action == "discard"
     try:
         if abandoned.action == "collect":
-            _collect(step, context, lease, facts, task_vars)
+            news += _collect(step, context, lease, facts, task_vars)
             recorded = True
         else:
-            _tell_recorded(step, context, lease)
+            news += _tell_recorded(step, context, lease)
         if abandoned.action != "drop":
             clean_chroot(step, context, facts, task_vars, recorded=recorded)
     except BaseException:
@@ -116,8 +120,8 @@ def resolve_abandoned(
     queue.release(lease)
 
 
-def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts, task_vars: Facts) -> None:
-    """Bring the results home and record them, or say why there is nothing to be had."""
+def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts, task_vars: Facts) -> list[Facts]:
+    """Bring the results home and record them, or say why there is nothing to be had; return what tasks are to be told."""
     try:
         claim_chroot(step, context, facts, task_vars, lease)
         status = ask_results(step, context, facts, task_vars)
@@ -128,19 +132,23 @@ def _collect(step: StepAction, context: StepContext, lease: Lease, facts: Facts,
             raise
         display.warning(f"The results of {lease.job} on {lease.machine} are given up: {error}")
         events = [strange_results(context, facts, error)]
-    _tell(step, context, lease, events)
+    return _tell(step, context, lease, events)
 
 
-def _tell_recorded(step: StepAction, context: StepContext, lease: Lease) -> None:
+def _tell_recorded(step: StepAction, context: StepContext, lease: Lease) -> list[Facts]:
     """Tell of the build if it is recorded: its dispatch may have died before it could. Who knows hears nothing twice."""
     token = lease.build_token
     known = context.store.built(Identity(context.queue.id(), token)) if token is not None else None
     if known is not None and known.build.package == lease.job.package:
-        _tell(step, context, lease, record_build(context, lease, None, (), ())["events"])
+        return _tell(step, context, lease, record_build(context, lease, None, (), ())["events"])
+    return []
 
 
-def _tell(step: StepAction, context: StepContext, lease: Lease, events: c.Sequence[c.Mapping[str, t.Any]]) -> None:
+def _tell(
+    step: StepAction, context: StepContext, lease: Lease, events: c.Sequence[c.Mapping[str, t.Any]]
+) -> list[Facts]:
     with renewing(context.queue, lease):  # a hook may take an hour
         told = tell(context, events, check_tasks=step.check_tasks)
     for problem in told.problems:
         display.warning(problem)
+    return told.events

@@ -13,8 +13,12 @@ import typing as t
 import pytest
 
 from ansible_collections.portbuild.cluster.plugins.plugin_utils._notify import BUDGET
-from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm
-from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import make_source
+from ansible_collections.portbuild.cluster.tests.integration_cluster._farm import Ended, Farm, wait_for
+from ansible_collections.portbuild.cluster.tests.integration_cluster._sources import (
+    make_source,
+    open_gates,
+    wait_for_gates,
+)
 from ansible_collections.portbuild.cluster.tests.integration_cluster._tree import bulk, make_tree
 from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._smtp_process import SmtpProcess
 
@@ -200,6 +204,20 @@ def test_a_machine_that_is_lost_is_one_message(idle: Farm, desk: Desk) -> None:
     assert back["Subject"].startswith(f"client1 is back on {farm.arch} after ")
     assert [event["event"] for event in desk.events] == ["machine_lost", "machine_back"]
     assert len(desk.notes) == 2  # by tasks on the controller
+
+
+def test_the_tasks_hear_of_a_build_that_cleanup_brings_home(idle: Farm, desk: Desk, tmp_path: pathlib.Path) -> None:
+    farm, package = idle, "pb-left"
+    make_source(tmp_path, package, template="pb-fails", gate=True)
+    running = farm.start("dispatch", package=package, sourcedir=str(tmp_path), check="off", **desk.hooks)
+    wait_for_gates(farm.cluster, 1, [running])
+    running.kill()
+    open_gates(farm.cluster, [package])
+    wait_for(lambda: not any(farm.supervisors(client) for client in farm.cluster.clients), "the end of the build")
+    for _time in range(2):
+        farm.play("cleanup", **desk.hooks).ok()
+    assert [(event["event"], event["package"]) for event in desk.events] == [("failure", package)]
+    assert [note.partition(" ")[0] for note in desk.notes] == [desk.events[0]["id"]]
 
 
 def test_hooks_that_are_not_there_are_said_before_anything_is_claimed(idle: Farm, tmp_path: pathlib.Path) -> None:

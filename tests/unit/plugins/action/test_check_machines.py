@@ -28,6 +28,9 @@ from ansible_collections.portbuild.cluster.tests.unit.plugins.plugin_utils._queu
 FACTS = {"clock": {}, "unfit": [], "jobs": [], "chroots": [], "load": [0.5, 1.0, 2.25], "boot_id": "boot-1"}
 
 
+CLEANED = {"changed": False, "leases": [], "removed": [], "told": {"tasks": "", "events": []}}
+
+
 class Step:
     """Stands for the action: a machine that answers with these facts, or fails."""
 
@@ -60,9 +63,7 @@ def step(monkeypatch) -> Step:
         return facts_or_error(step.answers.pop(0) if step.answers else FACTS)
 
     monkeypatch.setattr(check_machines, "look", look)
-    monkeypatch.setattr(
-        check_machines, "clean_machine", lambda *_x, **_y: {"changed": False, "leases": [], "removed": []}
-    )
+    monkeypatch.setattr(check_machines, "clean_machine", lambda *_x, **_y: dict(CLEANED))
     return step
 
 
@@ -188,7 +189,7 @@ def test_who_is_drained_meanwhile_is_not_let_in(step: Step, context: StepContext
 
     def clean(*_unused: t.Any, **_named: t.Any) -> dict[str, t.Any]:
         context.queue.offline("a1", "new disks", "ada")
-        return {"changed": False, "leases": [], "removed": []}
+        return dict(CLEANED)
 
     monkeypatch.setattr(check_machines, "clean_machine", clean)
     assert "by somebody else meanwhile" in check(step, context).run()["msg"]
@@ -357,3 +358,25 @@ def test_tasks_that_cannot_be_included_end_no_round(step: Step, tmp_path: pathli
     tasks.write_text("[]\n", encoding="utf-8")  # mended, and told in the next round
     step.answers = [gone(), gone()]
     assert [event["event"] for event in check(step, context).run()["told"]["events"]] == ["machine_lost"]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_tasks_of_the_administrator_hear_of_builds_that_came_home(
+    step: Step, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    tasks = tmp_path / "tasks.yml"
+    tasks.write_text("[]\n", encoding="utf-8")
+    context = make_context(tmp_path / "root", portbuild_hook_tasks=str(tasks))
+    step.answers = [gone(), gone()]
+    check(step, context).run()
+
+    def clean(*_unused: t.Any, **_named: t.Any) -> dict[str, t.Any]:
+        told = {"tasks": str(tasks), "events": [{"event": "failure"}]}
+        if fails:
+            raise StepFailed("cleanup on a1: busy", reason="client", infrastructure=True, told=told)
+        return {**CLEANED, "told": told}
+
+    monkeypatch.setattr(check_machines, "clean_machine", clean)
+    told = check(step, context).run()["told"]
+    assert told["tasks"] == str(tasks)
+    assert [event["event"] for event in told["events"]] == ["failure", *([] if fails else ["machine_back"])]

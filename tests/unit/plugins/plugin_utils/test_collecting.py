@@ -83,16 +83,18 @@ def test_a_build_whose_dispatch_died_before_it_could_tell_is_told(
         )
         context.store.record(build)
     told: list[t.Any] = []
+    news: list[dict[str, t.Any]] = []
 
     def tell(_context: StepContext, events: list[t.Any], **_named: t.Any) -> Told:
         told.extend((event["event"], event["token"]) for event in events)
-        return NOTHING
+        return NOTHING._replace(events=[{"event": event["event"]} for event in events])
 
     monkeypatch.setattr(_collecting, "tell", tell)
     monkeypatch.setattr(_collecting, "clean_chroot", lambda *_x, **_y: None)
     step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()), check_tasks=check_file)
-    resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), action, ""), {})
+    resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), action, ""), {}, news)
     assert told == ([("failure", left.token)] if recorded else [])
+    assert news == ([{"event": "failure"}] if recorded else [])
     assert queue.all_leases() == []
 
 
@@ -120,5 +122,5 @@ def test_a_slow_hook_loses_no_adopted_lease(tmp_path: pathlib.Path, monkeypatch:
 
     monkeypatch.setattr(_collecting, "tell", tell)
     step: t.Any = types.SimpleNamespace(owner=Owner.of(os.getpid()), check_tasks=check_file)
-    resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), "drop", ""), {})
+    resolve_abandoned(step, context, Abandoned(job, "a1", queue.find(job), "drop", ""), {}, [])
     assert renewed[1] > renewed[0] + 0.1
