@@ -152,6 +152,7 @@ def test_cleanup_while_it_runs(idle: Farm, tmp_path: pathlib.Path) -> None:
     assert times_built(idle, names) == dict.fromkeys(names, 1)
 
 
+@pytest.mark.slow
 def test_machines_grow_and_go_and_come_back(idle: Farm, tmp_path: pathlib.Path) -> None:
     """More slots by an edit of the inventory, and a machine that is gone for a while, while it runs."""
     names = [f"pbm-{number}" for number in range(9)]
@@ -202,6 +203,7 @@ class Killer(threading.Thread):
                 gate.client.boot()
 
 
+@pytest.mark.slow
 def test_a_package_that_kills_its_machines(idle: Farm, tmp_path: pathlib.Path) -> None:
     needs = {"pbz-kills": "", "pbz-after": "pbz-kills", **{f"pbz-{number}": "" for number in range(6)}}
     tree = make_tree(tmp_path, needs, gates=["pbz-kills"])

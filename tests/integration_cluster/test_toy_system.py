@@ -72,6 +72,7 @@ def test_a_backend_of_the_guide_has_the_chroot_of_a_dispatch(plain: FarmOfAnothe
     plain.assert_idle()
 
 
+@pytest.mark.slow
 def test_what_the_script_reports_is_an_error_of_the_packing_list(plain: FarmOfAnotherCollection) -> None:
     recipe = pathlib.Path(plain.variables["portbuild_sourcedir"]) / "rude"
     recipe.mkdir()
