@@ -172,11 +172,8 @@ def argument_specs(role: str) -> dict[str, t.Any]:
     specs = {"main": {**ABOUT[role], "options": options}}
     for name, about in FURTHER.get(role, {}).items():
         # Nothing is required here: a play on the machines may know what the one on the controller does not.
-        own = {setting: options[setting] for setting in ("portbuild_machines",) if setting in options}
-        own.update(
-            {word: options[word] for word in ("portbuild_interval", "portbuild_canary") if f"O({word})" in str(about)}
-        )
-        specs[name] = {**about, "options": own}
+        named = {"portbuild_machines", *(setting for setting in options if f"O({setting})" in str(about))}
+        specs[name] = {**about, "options": {word: spec for word, spec in options.items() if word in named}}
     return {"argument_specs": specs}
 
 
